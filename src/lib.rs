@@ -1,0 +1,1 @@
+//! Trustweave makes a git repository the place where SPIFFE trust domains federate.

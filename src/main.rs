@@ -1,0 +1,2 @@
+//! The `trustweave` binary.
+fn main() {}
