@@ -1,0 +1,9 @@
+//! The vocabulary: trust domains, topology, bundles, attestations, manifests, the repository's layout.
+//!
+//! **Invariant:** nothing here does I/O, is async, reads a clock or the environment. What a user
+//! wrote wrongly is data ([`diagnostic::Diagnostic`]), never an `Err` that hides the rest.
+
+pub mod diagnostic;
+pub mod manifest;
+pub mod repository;
+pub mod trust_domain;
