@@ -1,3 +1,5 @@
 //! Trustweave makes a git repository the place where SPIFFE trust domains federate.
 
+pub mod federation;
 pub mod model;
+pub mod spire;

@@ -3,7 +3,13 @@
 //! **Invariant:** nothing here does I/O, is async, reads a clock or the environment. What a user
 //! wrote wrongly is data ([`diagnostic::Diagnostic`]), never an `Err` that hides the rest.
 
+pub mod attestation;
+pub mod bundle;
+pub mod declaration;
+pub mod declarations;
 pub mod diagnostic;
 pub mod manifest;
 pub mod repository;
+pub mod topology;
 pub mod trust_domain;
+pub mod yaml;

@@ -3,7 +3,13 @@
 //! A [`Tree`] is a value: a git adapter reads it from blobs (no worktree, so no symbolic link is
 //! ever followed), the command line reads it from a directory, a test writes it down.
 
-use std::{collections::BTreeMap, fmt, ops::Bound, str::FromStr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::Bound,
+    str::FromStr,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -219,19 +225,16 @@ impl Tree {
     }
 
     /// The names directly inside the directory that are directories themselves, in order.
-    pub fn directories(&self, directory: &RepoPath) -> Vec<String> {
+    pub fn directories(&self, directory: &RepoPath) -> BTreeSet<&str> {
         let depth = if directory.as_str().is_empty() {
             0
         } else {
             directory.as_str().len() + 1
         };
-        let mut names: Vec<String> = self
-            .below(directory)
+        self.below(directory)
             .filter_map(|(path, _)| path.as_str().get(depth..)?.split_once('/'))
-            .map(|(name, _)| name.to_owned())
-            .collect();
-        names.dedup();
-        names
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// The file's text, or what keeps it from being read.
@@ -371,8 +374,11 @@ mod tests {
         let a = RepoPath::parse("a").unwrap();
         let below: Vec<_> = tree.below(&a).map(|(path, _)| path.as_str()).collect();
         assert_eq!(below, ["a/x", "a/y/q", "a/y/z"]);
-        assert_eq!(tree.directories(&a), ["y"]);
-        assert_eq!(tree.directories(&RepoPath::ROOT), ["a", "a-b"]);
+        assert_eq!(tree.directories(&a), BTreeSet::from(["y"]));
+        assert_eq!(
+            tree.directories(&RepoPath::ROOT),
+            BTreeSet::from(["a", "a-b"])
+        );
         assert!(tree.is_directory(&a));
         assert!(!tree.is_directory(&RepoPath::parse("ab").unwrap()));
     }
