@@ -1,1 +1,143 @@
 //! Real Kubernetes control planes, SPIRE and git servers on loopback, for Trustweave's tests and demo.
+//!
+//! Nothing here is simulated: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, spire-server,
+//! spire-agent, spire-controller-manager and `git daemon` run as ordinary processes without root, containers or
+//! downloads of anything but pinned sources ([`binaries`]). What is missing is a kubelet: pods are scheduled onto
+//! a [`Node`](cluster::NODE) that never runs them.
+//!
+//! * Everything that a [`Testbed`] starts and writes is gone when it is dropped, and also when the test process
+//!   panics, is interrupted or is killed: see [`reaper`].
+//! * Nothing sleeps for a fixed time; waiting is [`process::wait_until`], which says what it waited for.
+//! * Ports are free loopback ports, so any number of testbeds run at once.
+//!
+//! `TRUSTWEAVE_TESTBED_CACHE` moves the cache of built programs; with `TRUSTWEAVE_TESTBED_KEEP=1` the testbed's
+//! directory (logs in `<cluster number>/log`) is not removed.
+
+pub mod binaries;
+pub mod cluster;
+pub mod credentials;
+pub mod git;
+mod port;
+pub mod process;
+pub mod reaper;
+mod settings;
+pub mod spire;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+pub use crate::cluster::{Cluster, ClusterSpec};
+pub use crate::credentials::{SshKey, ssh_key};
+pub use crate::git::GitRemote;
+pub use crate::process::{Process, Program, wait_until};
+pub use crate::spire::Spire;
+
+use crate::binaries::Binaries;
+use crate::reaper::Reaper;
+
+/// Clusters, a git server, and a directory; all of it ends with this value.
+pub struct Testbed {
+    clusters: Vec<Cluster>,
+    /// The git server.
+    pub git: GitRemote,
+    reaper: Arc<Reaper>,
+}
+
+impl Testbed {
+    /// Starts all clusters at once and a git server; without clusters it is the git server alone, which needs no Go.
+    pub async fn start(
+        specs: &[ClusterSpec],
+        progress: &(dyn Fn(&str) + Sync),
+    ) -> anyhow::Result<Self> {
+        let binaries = if specs.is_empty() {
+            None
+        } else {
+            Some(Arc::new(Binaries::ensure(progress)?))
+        };
+        let begin = Instant::now();
+        let reaper = Arc::new(Reaper::start()?);
+        let git = GitRemote::create(&reaper, &reaper.directory().join("git"), "federation").await?;
+        let mut starts = Vec::new();
+        if let Some(binaries) = &binaries {
+            for (number, spec) in specs.iter().enumerate() {
+                // A number, since paths of sockets must be short and names may be long.
+                let directory = reaper.directory().join(number.to_string());
+                let reaper = &reaper;
+                starts.push(async move {
+                    let cluster = Cluster::start(reaper, binaries, &directory, spec).await?;
+                    progress(&format!(
+                        "{} with {} is up after {:.1} s",
+                        spec.name,
+                        spec.trust_domain,
+                        begin.elapsed().as_secs_f32()
+                    ));
+                    anyhow::Ok(cluster)
+                });
+            }
+        }
+        let clusters = futures::future::try_join_all(starts).await?;
+        Ok(Self {
+            clusters,
+            git,
+            reaper,
+        })
+    }
+
+    /// All clusters, in the order they were asked for.
+    pub fn clusters(&self) -> &[Cluster] {
+        &self.clusters
+    }
+
+    /// A cluster by its name.
+    pub fn cluster(&self, name: &str) -> anyhow::Result<&Cluster> {
+        self.clusters
+            .iter()
+            .find(|cluster| cluster.name() == name)
+            .with_context(|| format!("no cluster is named {name}"))
+    }
+
+    /// A directory for the test's own files.
+    pub fn directory(&self) -> &Path {
+        self.reaper.directory()
+    }
+
+    /// Runs any program until it is dropped, or until the testbed ends. Its output is appended to `log`.
+    pub fn spawn<A, E>(
+        &self,
+        name: &str,
+        program: &Path,
+        arguments: impl IntoIterator<Item = A>,
+        environment: impl IntoIterator<Item = (E, E)>,
+        log: &Path,
+    ) -> anyhow::Result<Process>
+    where
+        A: Into<OsString>,
+        E: Into<OsString>,
+    {
+        Process::start(
+            &self.reaper,
+            &Program {
+                name: name.to_owned(),
+                path: PathBuf::from(program),
+                arguments: arguments.into_iter().map(Into::into).collect(),
+                environment: environment
+                    .into_iter()
+                    .map(|(name, value)| (name.into(), value.into()))
+                    .collect(),
+                directory: self.directory().to_owned(),
+                log: log.to_owned(),
+            },
+        )
+    }
+}
+
+impl Drop for Testbed {
+    fn drop(&mut self) {
+        // Processes that outlive the testbed in somebody's hands hold the reaper too, so it is told to finish.
+        drop(self.reaper.finish());
+    }
+}
