@@ -16,6 +16,7 @@
 pub mod binaries;
 pub mod cluster;
 pub mod credentials;
+pub mod federation;
 pub mod git;
 mod port;
 pub mod process;

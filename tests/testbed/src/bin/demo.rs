@@ -1,0 +1,476 @@
+//! The demonstration: two real clusters federate through git before your eyes, and you may try things afterwards.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "what the demonstration prints is what it is for"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+use trustweave_testbed::federation::{Federation, Plan, trust_domain};
+use trustweave_testbed::{Cluster, wait_until};
+
+const CLUSTERS: [&str; 2] = ["cluster-1", "cluster-2"];
+const PATIENCE: Duration = Duration::from_secs(90);
+
+const USAGE: &str = "usage: demo --trustweave FILE [--project DIR] [--once]
+
+Starts two Kubernetes control planes with SPIRE, a git server and an agent in each cluster; federates
+them by commits alone, rotates a key, and shows what happened when. Stays up until Ctrl-C, unless --once.";
+
+#[derive(Debug)]
+struct Arguments {
+    trustweave: PathBuf,
+    project: PathBuf,
+    once: bool,
+}
+
+fn arguments() -> anyhow::Result<Arguments> {
+    let (mut trustweave, mut project, mut once) = (None, PathBuf::from("."), false);
+    let mut given = std::env::args_os().skip(1);
+    while let Some(argument) = given.next() {
+        match argument.to_str() {
+            Some("--once") => once = true,
+            Some("--trustweave") => trustweave = given.next().map(PathBuf::from),
+            Some("--project") => project = given.next().map(PathBuf::from).context(USAGE)?,
+            _ => bail!(USAGE),
+        }
+    }
+    let absolute = |path: PathBuf| {
+        path.canonicalize()
+            .with_context(|| format!("find `{}`", path.display()))
+    };
+    Ok(Arguments {
+        trustweave: absolute(trustweave.context(USAGE)?)?,
+        project: absolute(project)?,
+        once,
+    })
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> ExitCode {
+    let result = match arguments() {
+        Ok(arguments) => tokio::select! {
+            result = run(arguments) => result,
+            result = tokio::signal::ctrl_c() => result.context("listen to Ctrl-C").map(|()| {
+                println!("\nstopped; everything that was started is gone");
+            }),
+        },
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("\nthe demonstration failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn headline(text: &str) {
+    println!("\n== {text}");
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.2} s", duration.as_secs_f32())
+}
+
+/// A measured time, or another figure, for the last table.
+struct Figure {
+    what: &'static str,
+    value: String,
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let plan = Plan {
+        trustweave: arguments.trustweave,
+        project: arguments.project,
+        poll: Duration::from_secs(1),
+        endpoints: true,
+        workloads: true,
+    };
+    let mut figures = Vec::new();
+    let mut measure = |what, value| figures.push(Figure { what, value });
+
+    headline("two clusters, SPIRE in each, one git server");
+    let begun = Instant::now();
+    let mut federation = Federation::prepare(plan, &|line| println!("   {line}")).await?;
+    measure(
+        "clusters up, SPIRE running, repository committed",
+        seconds(begun.elapsed()),
+    );
+
+    headline("an agent in each cluster; from here on, only commits");
+    let begun = Instant::now();
+    for name in CLUSTERS {
+        federation.start_agent(name)?;
+    }
+    federation.federated().await?;
+    let federated = begun.elapsed();
+    measure("agents started -> both Federated", seconds(federated));
+    who_trusts_whom(&federation, federated).await?;
+
+    for (cluster, peer) in [(CLUSTERS[0], CLUSTERS[1]), (CLUSTERS[1], CLUSTERS[0])] {
+        federates_with(&federation, cluster, peer).await?;
+        same_keys(&federation, cluster, peer).await?;
+    }
+    println!("   each SPIRE holds exactly the other's keys, and has entries with FederatesWith");
+
+    headline("a commit to main");
+    measure(
+        "commit -> applied",
+        seconds(commit_to_applied(&federation).await?),
+    );
+
+    headline("a key rotates in the SPIRE of cluster-2");
+    let (published, delivered) = rotation(&federation).await?;
+    measure("rotation -> commit in git", seconds(published));
+    measure(
+        "rotation -> the peer's SPIRE holds the new key",
+        seconds(delivered),
+    );
+
+    headline("a pass over what is in force already");
+    let writes = no_op(&federation).await?;
+    ensure!(
+        writes == 0,
+        "a pass over what is in force made {writes} writes"
+    );
+    measure("writes of a pass with nothing to do", writes.to_string());
+
+    headline(
+        "the same rotation by SPIRE's own polling alone (refresh hint 60 s), the agent of cluster-1 stopped",
+    );
+    federation.agent(CLUSTERS[0])?.terminate(PATIENCE).await?;
+    let polled = polling(&federation).await?;
+    federation.start_agent(CLUSTERS[0])?;
+    measure(
+        "for comparison: rotation -> SPIRE's own poll",
+        seconds(polled),
+    );
+    confirmed(&federation).await?;
+
+    for (name, what) in [
+        (CLUSTERS[0], "memory of the agent of cluster-1 (RSS)"),
+        (CLUSTERS[1], "memory of the agent of cluster-2 (RSS)"),
+    ] {
+        let kibibytes = resident(federation.agent(name)?.id())?;
+        measure(what, format!("{:.1} MiB", f64::from(kibibytes) / 1024.0));
+    }
+
+    headline("what stands in git");
+    history(&federation).await?;
+    headline("what the clusters say");
+    for name in CLUSTERS {
+        let cluster = federation.testbed.cluster(name)?;
+        println!("   {name}");
+        for kind in ["gitsyncs", "trustpeers"] {
+            print_indented(&cluster.kubectl(&["get", kind]).await?);
+        }
+    }
+    headline("figures");
+    let width = figures
+        .iter()
+        .map(|figure| figure.what.len())
+        .max()
+        .unwrap_or_default();
+    for Figure { what, value } in &figures {
+        println!("   {what:width$}  {value}");
+    }
+    headline("who trusts whom");
+    who_trusts_whom(&federation, federated).await?;
+    if arguments.once {
+        return Ok(());
+    }
+    things_to_try(&federation)?;
+    std::future::pending().await
+}
+
+fn print_indented(text: &str) {
+    for line in text.lines() {
+        println!("   {line}");
+    }
+}
+
+fn peer_of(cluster: &str) -> &'static str {
+    if cluster == CLUSTERS[0] {
+        CLUSTERS[1]
+    } else {
+        CLUSTERS[0]
+    }
+}
+
+async fn who_trusts_whom(federation: &Federation, took: Duration) -> anyhow::Result<()> {
+    println!(
+        "   {:44} {:44} {:10} {:7} {:13} {:9} AFTER",
+        "WORKLOADS OF", "TRUST", "PHASE", "VERSION", "DIGEST", "CONFIRMED"
+    );
+    for cluster in CLUSTERS {
+        let peer = trust_domain(peer_of(cluster));
+        let status = federation.status(cluster, "trustpeer", &peer).await?;
+        let text = |name: &str| status[name].as_str().unwrap_or("-").to_owned();
+        let conditions = status["conditions"].as_array().into_iter().flatten();
+        let confirmed = conditions
+            .filter(|condition| condition["type"] == "Confirmed")
+            .find_map(|condition| condition["status"].as_str())
+            .unwrap_or("-");
+        println!(
+            "   {:44} {:44} {:10} {:7} {:13} {confirmed:9} {}",
+            trust_domain(cluster),
+            peer,
+            text("phase"),
+            text("version"),
+            text("shortDigest"),
+            seconds(took)
+        );
+        ensure!(
+            text("phase") == "Federated",
+            "{cluster} is not federated with {peer}"
+        );
+    }
+    Ok(())
+}
+
+/// The keys of a bundle document in a comparable form.
+fn keys(bundle: &Value) -> Vec<String> {
+    let mut keys: Vec<_> = bundle["keys"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|key| format!("{} {} {} {}", key["use"], key["kid"], key["x5c"], key["x"]))
+        .collect();
+    keys.sort();
+    keys
+}
+
+/// How long it takes until a cluster's SPIRE holds exactly the keys that the peer's SPIRE has now.
+async fn same_keys(federation: &Federation, cluster: &str, peer: &str) -> anyhow::Result<()> {
+    let (cluster, peer) = (
+        federation.testbed.cluster(cluster)?,
+        federation.testbed.cluster(peer)?,
+    );
+    let expected = keys(&peer.spire.own_bundle().await?);
+    let what = format!(
+        "SPIRE of {} to hold the keys of {}",
+        cluster.name(),
+        peer.name()
+    );
+    wait_until(&what, PATIENCE, async || {
+        let held = cluster
+            .spire
+            .federated_bundle(peer.spire.trust_domain())
+            .await?;
+        Ok(held.filter(|held| keys(held) == expected).map(drop))
+    })
+    .await
+}
+
+async fn federates_with(federation: &Federation, cluster: &str, peer: &str) -> anyhow::Result<()> {
+    let spire = &federation.testbed.cluster(cluster)?.spire;
+    let what = format!("entries of {cluster} that federate with {peer}");
+    wait_until(&what, PATIENCE, async || {
+        let entries = spire.entries().await?;
+        let federating = entries.iter().any(|entry| {
+            let path = entry["spiffe_id"]["path"].as_str().unwrap_or_default();
+            path.starts_with("/ns/federation-demo/")
+                && entry["federates_with"]
+                    .to_string()
+                    .contains(&trust_domain(peer))
+        });
+        Ok(federating.then_some(()))
+    })
+    .await
+}
+
+async fn commit_to_applied(federation: &Federation) -> anyhow::Result<Duration> {
+    let git = &federation.testbed.git;
+    let overlay = "clusters/cluster-1/kustomization.yaml";
+    let before = git.show("main", overlay).await?;
+    let after = before.replacen("resources:", "resources:\n  - demo-note.yaml", 1);
+    ensure!(
+        before != after,
+        "the overlay of cluster-1 has no `resources:`"
+    );
+    let note = "apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: demo-note\n  \
+                namespace: federation-demo\n";
+    let begun = Instant::now();
+    let files = [
+        (overlay, after.as_str()),
+        ("clusters/cluster-1/demo-note.yaml", note),
+    ];
+    let commit = git
+        .commit("main", &files, "Add a service account to cluster-1")
+        .await?;
+    println!("   {} Add a service account to cluster-1", &commit[..8]);
+    let cluster = federation.testbed.cluster(CLUSTERS[0])?;
+    let get = [
+        "get",
+        "serviceaccount",
+        "demo-note",
+        "--namespace=federation-demo",
+    ];
+    wait_until("the commit to be applied", PATIENCE, async || {
+        Ok(cluster.kubectl(&get).await.is_ok().then_some(()))
+    })
+    .await?;
+    let took = begun.elapsed();
+    println!("   applied in cluster-1");
+    Ok(took)
+}
+
+async fn rotation(federation: &Federation) -> anyhow::Result<(Duration, Duration)> {
+    let (one, two) = (
+        federation.testbed.cluster(CLUSTERS[0])?,
+        federation.testbed.cluster(CLUSTERS[1])?,
+    );
+    let branch = format!("trustweave/{}", trust_domain(CLUSTERS[1]));
+    let git = &federation.testbed.git;
+    let commits = git.log(&branch).await?.len();
+    two.spire.rotate_x509().await?;
+    let begun = Instant::now();
+    let expected = keys(&two.spire.own_bundle().await?);
+    let published = async {
+        wait_until("the rotation to be published", PATIENCE, async || {
+            Ok((git.log(&branch).await?.len() > commits).then_some(()))
+        })
+        .await?;
+        anyhow::Ok(begun.elapsed())
+    };
+    let delivered = async {
+        wait_until("the rotation to be delivered", PATIENCE, async || {
+            let held = one.spire.federated_bundle(two.spire.trust_domain()).await?;
+            Ok(held.filter(|held| keys(held) == expected).map(drop))
+        })
+        .await?;
+        anyhow::Ok(begun.elapsed())
+    };
+    let (published, delivered) = tokio::try_join!(published, delivered)?;
+    let log = git.log(&branch).await?;
+    println!("   {}", log.first().map_or("no commit", String::as_str));
+    println!("   the SPIRE of cluster-1 holds the new key");
+    ensure!(
+        log.len() == commits + 1,
+        "{} commits for one rotation",
+        log.len() - commits
+    );
+    Ok((published, delivered))
+}
+
+async fn no_op(federation: &Federation) -> anyhow::Result<u64> {
+    confirmed(federation).await?;
+    let metric = "trustweave_writes_total";
+    let before = federation.metric(CLUSTERS[0], metric).await?;
+    let commit = federation
+        .testbed
+        .git
+        .commit(
+            "main",
+            &[("docs/note.md", "nothing that a cluster applies\n")],
+            "Add a note",
+        )
+        .await?;
+    wait_until("the note to be in force", PATIENCE, async || {
+        let status = federation
+            .status(CLUSTERS[0], "gitsync", "trustweave")
+            .await?;
+        Ok((status["revision"] == commit.as_str()).then_some(()))
+    })
+    .await?;
+    let after = federation.metric(CLUSTERS[0], metric).await?;
+    println!("   {} Add a note", &commit[..8]);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count"
+    )]
+    Ok((after - before).max(0.0) as u64)
+}
+
+/// Waits until a workload of each cluster holds exactly what was delivered.
+async fn confirmed(federation: &Federation) -> anyhow::Result<()> {
+    for cluster in CLUSTERS {
+        federation
+            .peer_until(cluster, peer_of(cluster), "Confirmed", |status| {
+                let conditions = status["conditions"].as_array().into_iter().flatten();
+                conditions
+                    .filter(|condition| condition["type"] == "Confirmed")
+                    .any(|condition| condition["status"] == "True")
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+async fn polling(federation: &Federation) -> anyhow::Result<Duration> {
+    federation
+        .testbed
+        .cluster(CLUSTERS[1])?
+        .spire
+        .rotate_x509()
+        .await?;
+    let begun = Instant::now();
+    same_keys(federation, CLUSTERS[0], CLUSTERS[1]).await?;
+    Ok(begun.elapsed())
+}
+
+/// Resident memory of a process in KiB.
+fn resident(process: u32) -> anyhow::Result<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))
+        .context("read the memory of the agent")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    kibibytes.context("the memory of the agent is not told")
+}
+
+async fn history(federation: &Federation) -> anyhow::Result<()> {
+    let git = &federation.testbed.git;
+    for cluster in CLUSTERS {
+        let signers = federation.testbed.directory().join("allowed_signers");
+        let key = &federation.signer(cluster)?.public;
+        std::fs::write(&signers, format!("trustweave {key}\n")).context("write the signers")?;
+        let program = format!("gpg.ssh.allowedSignersFile={}", signers.display());
+        let branch = format!("trustweave/{}", trust_domain(cluster));
+        println!("   {branch}");
+        let log = git
+            .git(&[
+                "-c",
+                &program,
+                "log",
+                "--format=%h %cI signature %G?  %s",
+                &branch,
+            ])
+            .await?;
+        print_indented(&log);
+        ensure!(
+            log.lines().all(|line| line.contains(" signature G ")),
+            "a commit of {branch} is not signed by its agent"
+        );
+    }
+    Ok(())
+}
+
+fn things_to_try(federation: &Federation) -> anyhow::Result<()> {
+    headline("it stays up until Ctrl-C. Things to try");
+    println!("   git clone {}", federation.testbed.git.url());
+    for name in CLUSTERS {
+        let cluster: &Cluster = federation.testbed.cluster(name)?;
+        println!("\n   {name}");
+        println!("   export KUBECONFIG={}", cluster.kubeconfig().display());
+        println!("   trustweave status; kubectl get trustpeers,gitsyncs; kubectl get events");
+        println!("   curl {}/metrics", federation.agent_url(name)?);
+        println!("   less {}", federation.log(name)?.display());
+    }
+    let cut = |path: &Path| path.display().to_string();
+    println!(
+        "\n   Withdraw consent, break a file, delete a ClusterFederatedTrustDomain, kill an agent: commit to the"
+    );
+    println!(
+        "   clone and push, and watch `kubectl get trustpeers --watch`. Logs of everything: {}/*/log",
+        cut(federation.testbed.directory())
+    );
+    Ok(())
+}
