@@ -71,13 +71,18 @@ fn unique(live: &[LiveCftd]) -> Option<Condition> {
 /// Do both sides agree?
 fn consented(edge: Option<&Consent>) -> Condition {
     let (status, reason, message) = match edge {
-        Some(Consent::Given) => (true, "BothSides", "both sides agree".to_owned()),
+        Some(Consent::Given) => (Some(true), "BothSides", "both sides agree".to_owned()),
         Some(Consent::Missing { moves }) => {
             let moves: Vec<_> = moves.iter().map(ToString::to_string).collect();
-            (false, "MissingConsent", moves.join(", and "))
+            (Some(false), "MissingConsent", moves.join(", and "))
         }
+        Some(Consent::Unknown { path }) => (
+            None,
+            "Unreadable",
+            format!("{path} can't be used: what is in force stays in force"),
+        ),
         None => (
-            false,
+            Some(false),
             "NoEdge",
             "the topology asks for no such edge".to_owned(),
         ),

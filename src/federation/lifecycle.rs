@@ -227,12 +227,14 @@ fn decide_peer(context: &Context, facts: &Facts, total: usize) -> PeerState {
         .and_then(|live| live.watermark.clone())
         .max(facts.memory.watermark.clone());
     let active = matches!(facts.edge, Some(Consent::Given));
+    // What can't be read ends nothing.
+    let wanted = active || matches!(facts.edge, Some(Consent::Unknown { .. }));
     let (cftd, watermark, delivery) = match (&facts.declaration, active) {
         (Some(declaration), true) => deliver(context, facts, declaration, held, total),
         _ => (None, held, Delivery::Keep),
     };
     let delivered = cftd.is_some() || live.is_some();
-    let phase = match (active, delivered) {
+    let phase = match (wanted, delivered) {
         (_, false) => Phase::Pending,
         (true, true) if facts.memory.was_federated || facts.probe == Probe::Ready => {
             Phase::Federated
@@ -243,11 +245,12 @@ fn decide_peer(context: &Context, facts: &Facts, total: usize) -> PeerState {
     let standing = match phase {
         Phase::Federated => Standing::Ready,
         Phase::Draining => Standing::Leaving,
+        Phase::Pending if facts.edge.is_none() => Standing::Leaving,
         Phase::Pending | Phase::Seeding => Standing::HeldBack,
     };
     let probe = watermark
         .as_ref()
-        .filter(|_| active && delivered)
+        .filter(|_| wanted && delivered)
         .map(|watermark| objects::probe(context, &facts.peer, watermark));
     let bundle = delivered_bundle(live, cftd.as_ref());
     let confirmed = confirmed(facts, bundle.as_ref());

@@ -7,6 +7,7 @@
 pub mod conditions;
 pub mod consent;
 pub mod guard;
+pub mod impact;
 pub mod lifecycle;
 pub mod objects;
 pub mod resolve;

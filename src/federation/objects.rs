@@ -195,6 +195,12 @@ pub fn probe(context: &Context, peer: &TrustDomain, watermark: &Watermark) -> Va
     })
 }
 
+/// Whether a registration is a probe that the agent keeps.
+pub fn is_probe(registration: &Value) -> bool {
+    let metadata = &registration["metadata"];
+    metadata["labels"][MANAGED_BY.0] == MANAGED_BY.1 && metadata["annotations"][NUDGE].is_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

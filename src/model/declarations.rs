@@ -22,6 +22,9 @@ use super::{
 pub struct Declarations {
     /// Who should federate with whom.
     pub topology: TopologySpec,
+    /// The topology can't be read, and no older reading of it is known: nothing may be concluded
+    /// from the absence of an edge.
+    pub topology_unknown: bool,
     /// What each trust domain's owners declare.
     pub trust_domains: BTreeMap<TrustDomain, TrustDomainSpec>,
 }
@@ -70,10 +73,13 @@ impl Declarations {
         }
         reader.refuse_double_claims(&mut trust_domains, &documents, last_good);
 
+        let mut topology_unknown = false;
         let topology = match reader.topology() {
-            None => last_good
-                .map(|good| good.topology.clone())
-                .unwrap_or_default(),
+            None => {
+                let good = last_good.filter(|good| !good.topology_unknown);
+                topology_unknown = good.is_none();
+                good.map(|good| good.topology.clone()).unwrap_or_default()
+            }
             Some((spec, document)) => {
                 let named = named_trust_domains(&spec);
                 reader.check_topology(&spec, &document, &trust_domains);
@@ -94,6 +100,7 @@ impl Declarations {
         (
             Self {
                 topology,
+                topology_unknown,
                 trust_domains,
             },
             reader.diagnostics,

@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use super::{diagnostic::Position, repository::RepoPath};
 
+/// The field manager under which everything is applied.
+pub const FIELD_MANAGER: &str = "trustweave";
+
 /// A kind of object with its version, such as `apps/v1 Deployment`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Gvk {
@@ -69,6 +72,28 @@ impl ObjectRef {
             namespace: text(&metadata["namespace"]),
             name: text(&metadata["name"])?,
         })
+    }
+}
+
+/// What makes two objects the same one to a cluster: the version of the kind does not count.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// `Kind.group`.
+    pub group_kind: String,
+    /// The namespace, if it has one.
+    pub namespace: Option<String>,
+    /// The name.
+    pub name: String,
+}
+
+impl ObjectRef {
+    /// The identity without the version.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey {
+            group_kind: self.gvk.group_kind(),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub enum Error {
         name: String,
         /// The cause.
         #[source]
-        source: Box<kube::Error>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The `ConfigMap` is there, but not the key.
     #[error(

@@ -1,0 +1,815 @@
+//! What a change of the declarations does to trust, in words that people read before they merge.
+//!
+//! Whatever decides which bundles are believed comes first: signers, endpoints, epochs; then who
+//! trusts whom; then which clusters that concerns.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use serde::{Serialize, Serializer};
+
+use super::{
+    consent::{Consent, Move, consent},
+    resolve::Resolved,
+};
+use crate::model::{
+    declaration::{BundleEndpoint, Signer, TrustDomainSpec},
+    declarations::Declarations,
+    manifest::ObjectRef,
+    repository::RepoPath,
+    topology::Edge,
+    trust_domain::{ClusterName, TrustDomain},
+};
+
+/// One difference that matters to trust.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(
+    tag = "kind",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
+pub enum Change {
+    /// A trust domain is declared that was not.
+    Declared {
+        /// The trust domain.
+        trust_domain: TrustDomain,
+        /// Its clusters.
+        clusters: Vec<ClusterName>,
+        /// The fingerprints of the keys that may sign its bundles.
+        signers: Vec<String>,
+        /// Where its bundle is polled.
+        endpoint: BundleEndpoint,
+    },
+    /// A trust domain is no longer declared.
+    Undeclared {
+        /// The trust domain.
+        trust_domain: TrustDomain,
+    },
+    /// Other keys may sign a trust domain's bundles.
+    Signers {
+        /// The trust domain.
+        trust_domain: TrustDomain,
+        /// Fingerprints of new keys.
+        added: Vec<String>,
+        /// Fingerprints of keys that are not accepted any more.
+        removed: Vec<String>,
+        /// Who takes its bundles in.
+        importers: BTreeSet<TrustDomain>,
+    },
+    /// A trust domain's bundle is polled elsewhere, or by another proof.
+    Endpoint {
+        /// The trust domain.
+        trust_domain: TrustDomain,
+        /// What was declared.
+        before: BundleEndpoint,
+        /// What is declared.
+        after: BundleEndpoint,
+        /// Who takes its bundles in.
+        importers: BTreeSet<TrustDomain>,
+    },
+    /// A trust domain's serials start again.
+    Epoch {
+        /// The trust domain.
+        trust_domain: TrustDomain,
+        /// What was declared.
+        before: u64,
+        /// What is declared.
+        after: u64,
+        /// Who takes its bundles in.
+        importers: BTreeSet<TrustDomain>,
+    },
+    /// A direction of trust begins, ends, or waits for somebody else.
+    Edge {
+        /// Whose workloads trust.
+        importer: TrustDomain,
+        /// Whom they trust.
+        exporter: TrustDomain,
+        /// The importer's clusters.
+        clusters: Vec<ClusterName>,
+        /// How it was.
+        before: State,
+        /// How it is.
+        after: State,
+    },
+    /// Another cluster publishes a trust domain's bundle.
+    Publisher {
+        /// The trust domain.
+        trust_domain: TrustDomain,
+        /// Who did.
+        before: Option<ClusterName>,
+        /// Who does.
+        after: Option<ClusterName>,
+    },
+    /// Clusters join a trust domain, or leave it.
+    Clusters {
+        /// The trust domain.
+        trust_domain: TrustDomain,
+        /// New clusters.
+        joined: Vec<ClusterName>,
+        /// Clusters that are not declared any more.
+        left: Vec<ClusterName>,
+        /// Whom its workloads trust.
+        peers: BTreeSet<TrustDomain>,
+    },
+}
+
+/// How a direction of trust stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "camelCase")]
+pub enum State {
+    /// The topology asks for no such edge.
+    Absent,
+    /// The topology asks for it; somebody has yet to agree.
+    Waiting {
+        /// Whose move it is.
+        #[serde(serialize_with = "in_words")]
+        moves: Vec<Move>,
+    },
+    /// The topology asks for it; what one side says can't be read.
+    Unknown {
+        /// The file.
+        #[serde(serialize_with = "as_text")]
+        path: RepoPath,
+    },
+    /// The topology asks for it, and both sides agree.
+    Active,
+}
+
+fn in_words<S: Serializer>(moves: &[Move], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(moves.iter().map(ToString::to_string))
+}
+
+fn as_text<S: Serializer>(path: &RepoPath, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(path)
+}
+
+/// Everything that differs between two readings of the declarations and matters to trust.
+///
+/// A topology that can't be read says nothing about edges: then none is reported.
+pub fn impact(before: &Declarations, after: &Declarations) -> Vec<Change> {
+    let mut identities = Vec::new();
+    let mut memberships = Vec::new();
+    let names: BTreeSet<_> = before
+        .trust_domains
+        .keys()
+        .chain(after.trust_domains.keys())
+        .collect();
+    for name in names {
+        match (
+            before.trust_domains.get(name),
+            after.trust_domains.get(name),
+        ) {
+            (None, Some(spec)) => identities.push(Change::Declared {
+                trust_domain: name.clone(),
+                clusters: clusters(spec),
+                signers: signers(spec),
+                endpoint: spec.bundle_endpoint.clone(),
+            }),
+            (Some(_), None) => identities.push(Change::Undeclared {
+                trust_domain: name.clone(),
+            }),
+            (Some(old), Some(new)) => {
+                identities.extend(identity(name, old, new, after));
+                memberships.extend(membership(name, old, new, after));
+            }
+            (None, None) => {}
+        }
+    }
+    identities
+        .into_iter()
+        .chain(edges(before, after))
+        .chain(memberships)
+        .collect()
+}
+
+/// What decides whether a bundle is believed to be the trust domain's.
+fn identity(
+    name: &TrustDomain,
+    old: &TrustDomainSpec,
+    new: &TrustDomainSpec,
+    after: &Declarations,
+) -> Vec<Change> {
+    let importers: BTreeSet<_> = active(after)
+        .filter(|edge| edge.exporter == *name)
+        .map(|edge| edge.importer)
+        .collect();
+    let mut changes = Vec::new();
+    let (added, removed) = difference(&signers(old), &signers(new));
+    if !added.is_empty() || !removed.is_empty() {
+        changes.push(Change::Signers {
+            trust_domain: name.clone(),
+            added,
+            removed,
+            importers: importers.clone(),
+        });
+    }
+    if !old.bundle_endpoint.same_address(&new.bundle_endpoint) {
+        changes.push(Change::Endpoint {
+            trust_domain: name.clone(),
+            before: old.bundle_endpoint.clone(),
+            after: new.bundle_endpoint.clone(),
+            importers: importers.clone(),
+        });
+    }
+    if old.epoch != new.epoch {
+        changes.push(Change::Epoch {
+            trust_domain: name.clone(),
+            before: old.epoch,
+            after: new.epoch,
+            importers,
+        });
+    }
+    changes
+}
+
+/// Which clusters a trust domain has, and which of them speaks for it.
+fn membership(
+    name: &TrustDomain,
+    old: &TrustDomainSpec,
+    new: &TrustDomainSpec,
+    after: &Declarations,
+) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if old.publisher() != new.publisher() {
+        changes.push(Change::Publisher {
+            trust_domain: name.clone(),
+            before: old.publisher().cloned(),
+            after: new.publisher().cloned(),
+        });
+    }
+    let (joined, left) = difference(&clusters(old), &clusters(new));
+    if !joined.is_empty() || !left.is_empty() {
+        let peers = active(after)
+            .filter(|edge| edge.importer == *name)
+            .map(|edge| edge.exporter)
+            .collect();
+        changes.push(Change::Clusters {
+            trust_domain: name.clone(),
+            joined,
+            left,
+            peers,
+        });
+    }
+    changes
+}
+
+fn edges(before: &Declarations, after: &Declarations) -> Vec<Change> {
+    if before.topology_unknown || after.topology_unknown {
+        return Vec::new();
+    }
+    let (old, new) = (before.topology.edges(), after.topology.edges());
+    old.union(&new)
+        .filter_map(|edge| {
+            let (before, state) = (state(edge, &old, before), state(edge, &new, after));
+            let importer = after.trust_domains.get(&edge.importer);
+            (before != state).then(|| Change::Edge {
+                importer: edge.importer.clone(),
+                exporter: edge.exporter.clone(),
+                clusters: importer.map(clusters).unwrap_or_default(),
+                before,
+                after: state,
+            })
+        })
+        .collect()
+}
+
+fn state(edge: &Edge, edges: &BTreeSet<Edge>, declarations: &Declarations) -> State {
+    if !edges.contains(edge) {
+        return State::Absent;
+    }
+    match consent(edge, declarations) {
+        Consent::Given => State::Active,
+        Consent::Missing { moves } => State::Waiting { moves },
+        Consent::Unknown { path } => State::Unknown { path },
+    }
+}
+
+/// The edges that both sides agree to.
+fn active(declarations: &Declarations) -> impl Iterator<Item = Edge> {
+    let edges = declarations.topology.edges().into_iter();
+    edges.filter(|edge| consent(edge, declarations) == Consent::Given)
+}
+
+fn clusters(spec: &TrustDomainSpec) -> Vec<ClusterName> {
+    spec.clusters
+        .iter()
+        .map(|cluster| cluster.name.clone())
+        .collect()
+}
+
+fn signers(spec: &TrustDomainSpec) -> Vec<String> {
+    let fingerprints = spec.signers.iter().map(Signer::fingerprint);
+    fingerprints.collect()
+}
+
+/// What is only in `new`, and what is only in `old`.
+fn difference<T: Clone + PartialEq>(old: &[T], new: &[T]) -> (Vec<T>, Vec<T>) {
+    let only = |these: &[T], those: &[T]| {
+        these
+            .iter()
+            .filter(|item| !those.contains(item))
+            .cloned()
+            .collect()
+    };
+    (only(new, old), only(old, new))
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Declared {
+                trust_domain,
+                clusters,
+                signers,
+                endpoint,
+            } => write!(
+                f,
+                "{trust_domain} is new: {}; bundles signed by {}; bundle endpoint {endpoint}",
+                list(clusters),
+                list(signers),
+            ),
+            Self::Undeclared { trust_domain } => write!(f, "{trust_domain} is no longer declared"),
+            Self::Signers {
+                trust_domain,
+                added,
+                removed,
+                importers,
+            } => {
+                write!(f, "{trust_domain}: its bundles may ")?;
+                signed_by(f, added, removed)?;
+                believed_by(f, importers)
+            }
+            Self::Endpoint {
+                trust_domain,
+                before,
+                after,
+                importers,
+            } => {
+                write!(
+                    f,
+                    "{trust_domain}: its bundle endpoint was {before}, and will be {after}"
+                )?;
+                believed_by(f, importers)
+            }
+            Self::Epoch {
+                trust_domain,
+                before,
+                after,
+                importers,
+            } => {
+                let (goes, why) = if before < after {
+                    ("goes", "its serials start again")
+                } else {
+                    ("goes back", "peers that saw the later one accept nothing")
+                };
+                write!(
+                    f,
+                    "{trust_domain}: its epoch {goes} from {before} to {after}: {why}"
+                )?;
+                believed_by(f, importers)
+            }
+            Self::Edge {
+                importer,
+                exporter,
+                clusters,
+                before,
+                after,
+            } => {
+                let workloads = match clusters.as_slice() {
+                    [] => "its workloads".to_owned(),
+                    clusters => list(clusters),
+                };
+                write!(f, "{importer}: {workloads} will ")?;
+                edge(f, exporter, before, after)
+            }
+            Self::Publisher {
+                trust_domain,
+                before,
+                after,
+            } => {
+                let name = |cluster: &Option<ClusterName>| {
+                    cluster
+                        .as_ref()
+                        .map_or("no cluster".to_owned(), ToString::to_string)
+                };
+                let (before, after) = (name(before), name(after));
+                write!(
+                    f,
+                    "{trust_domain}: {after} will publish its bundle, instead of {before}"
+                )
+            }
+            Self::Clusters {
+                trust_domain,
+                joined,
+                left,
+                peers,
+            } => {
+                write!(f, "{trust_domain}: ")?;
+                membership_of(f, joined, left, peers)
+            }
+        }
+    }
+}
+
+/// Whose signatures count, after "may".
+fn signed_by(f: &mut fmt::Formatter<'_>, added: &[String], removed: &[String]) -> fmt::Result {
+    match (added, removed) {
+        (added, []) => write!(f, "also be signed by {}", list(added)),
+        ([], removed) => write!(f, "no longer be signed by {}", list(removed)),
+        (added, removed) => {
+            let (added, removed) = (list(added), list(removed));
+            write!(f, "be signed by {added}, and no longer by {removed}")
+        }
+    }
+}
+
+/// Which clusters are new, and which are gone.
+fn membership_of(
+    f: &mut fmt::Formatter<'_>,
+    joined: &[ClusterName],
+    left: &[ClusterName],
+    peers: &BTreeSet<TrustDomain>,
+) -> fmt::Result {
+    let mut parts = Vec::new();
+    if !joined.is_empty() {
+        let mut part = format!("new in it: {}", list(joined));
+        if !peers.is_empty() {
+            part.push_str(", which will trust ");
+            part.push_str(&list(peers));
+        }
+        parts.push(part);
+    }
+    if !left.is_empty() {
+        let what = "nothing more is applied there, and nothing deleted";
+        parts.push(format!("no longer in it: {}; {what}", list(left)));
+    }
+    f.write_str(&parts.join("; "))
+}
+
+/// What will be of an edge, after "will".
+fn edge(
+    f: &mut fmt::Formatter<'_>,
+    exporter: &TrustDomain,
+    before: &State,
+    after: &State,
+) -> fmt::Result {
+    let not_any_more = "the topology does not ask for it any more";
+    match (before, after) {
+        (_, State::Active) => write!(f, "trust {exporter}"),
+        (State::Active, State::Absent) => {
+            write!(f, "no longer trust {exporter}: {not_any_more}")
+        }
+        (_, State::Absent) => write!(f, "not come to trust {exporter}: {not_any_more}"),
+        (State::Active, State::Waiting { moves }) => write!(
+            f,
+            "no longer trust {exporter}: a consent is withdrawn; to agree again, {}",
+            sequence(moves, ", and ")
+        ),
+        (_, State::Waiting { moves }) => {
+            write!(f, "not trust {exporter} yet: {}", sequence(moves, ", and "))
+        }
+        (State::Active, State::Unknown { path }) => {
+            write!(
+                f,
+                "go on trusting {exporter} as before: {path} can't be used"
+            )
+        }
+        (_, State::Unknown { path }) => {
+            write!(f, "not trust {exporter} yet: {path} can't be used")
+        }
+    }
+}
+
+fn believed_by(f: &mut fmt::Formatter<'_>, importers: &BTreeSet<TrustDomain>) -> fmt::Result {
+    if importers.is_empty() {
+        f.write_str(" (nobody trusts it yet)")
+    } else {
+        write!(f, " (trusted by {})", list(importers))
+    }
+}
+
+fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    sequence(items, ", ")
+}
+
+fn sequence<T: fmt::Display>(items: impl IntoIterator<Item = T>, separator: &str) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(separator)
+}
+
+/// What becomes of a peer in the registrations of one cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registrations {
+    /// Registrations that will name the peer, and did not.
+    pub gain: Vec<ObjectRef>,
+    /// Registrations that named the peer, and will not.
+    pub lose: Vec<ObjectRef>,
+    /// Registrations that ask for the peer, and do not get it yet; told only if they did not wait
+    /// before.
+    pub wait: Vec<ObjectRef>,
+}
+
+impl Registrations {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.gain.is_empty() && self.lose.is_empty() && self.wait.is_empty()
+    }
+
+    /// Adds those of another cluster.
+    pub fn extend(&mut self, other: Self) {
+        self.gain.extend(other.gain);
+        self.lose.extend(other.lose);
+        self.wait.extend(other.wait);
+    }
+
+    /// `3 ClusterSPIFFEIDs gain b.test`, each kind on its own.
+    pub fn sentences(&self, peer: &str) -> Vec<String> {
+        let verbs = [
+            (&self.gain, "gains", "gain", ""),
+            (&self.lose, "loses", "lose", ""),
+            (&self.wait, "waits", "wait", "for "),
+        ];
+        let mut sentences = Vec::new();
+        for (references, one, many, preposition) in verbs {
+            let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+            for reference in references {
+                *kinds.entry(&reference.gvk.kind).or_default() += 1;
+            }
+            sentences.extend(kinds.into_iter().map(|(kind, count)| match count {
+                1 => format!("1 {kind} {one} {preposition}{peer}"),
+                count => {
+                    let kind = kind
+                        .strip_suffix("Entry")
+                        .map_or_else(|| format!("{kind}s"), |stem| format!("{stem}Entries"));
+                    format!("{count} {kind} {many} {preposition}{peer}")
+                }
+            }));
+        }
+        sentences
+    }
+}
+
+/// Compares a cluster's resolved registrations; only peers for which something changes.
+pub fn registrations(before: &Resolved, after: &Resolved) -> BTreeMap<TrustDomain, Registrations> {
+    type Named = BTreeMap<TrustDomain, Vec<ObjectRef>>;
+    let only = |these: &Named, those: &Named, peer: &TrustDomain| -> Vec<ObjectRef> {
+        let others: BTreeSet<_> = those
+            .get(peer)
+            .into_iter()
+            .flatten()
+            .map(ObjectRef::key)
+            .collect();
+        let these = these.get(peer).into_iter().flatten();
+        these
+            .filter(|reference| !others.contains(&reference.key()))
+            .cloned()
+            .collect()
+    };
+    let all = [&before.named, &after.named, &after.held_back];
+    let peers: BTreeSet<_> = all.into_iter().flat_map(BTreeMap::keys).collect();
+    peers
+        .into_iter()
+        .map(|peer| {
+            let registrations = Registrations {
+                gain: only(&after.named, &before.named, peer),
+                lose: only(&before.named, &after.named, peer),
+                wait: only(&after.held_back, &before.held_back, peer),
+            };
+            (peer.clone(), registrations)
+        })
+        .filter(|(_, registrations)| !registrations.is_empty())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::model::{declaration::Consent as Lists, manifest::Gvk};
+
+    const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA4qpBnwTjqK3UPDXP2c7Zzj+c9jQOTFZjLwOaQfbOZr";
+
+    fn name(text: &str) -> TrustDomain {
+        TrustDomain::parse(text).unwrap()
+    }
+
+    fn spec(cluster: &str, consent: &[&str]) -> TrustDomainSpec {
+        let lists = Lists {
+            import: consent.iter().map(|peer| name(peer)).collect(),
+            export: consent.iter().map(|peer| name(peer)).collect(),
+        };
+        serde_json::from_value(json!({
+            "clusters": [{"name": cluster}], "signers": [], "bundleEndpoint": "none",
+            "spire": {"distribution": "custom", "namespace": "s", "className": "c"},
+            "consent": lists,
+        }))
+        .unwrap()
+    }
+
+    /// `a.test` and `b.test`, with an edge from `b.test` to `a.test` that both agree to.
+    fn declarations() -> Declarations {
+        let edges = json!({"edges": [{"from": "b.test", "to": "a.test"}]});
+        Declarations {
+            topology: serde_json::from_value(edges).unwrap(),
+            topology_unknown: false,
+            trust_domains: BTreeMap::from([
+                (name("a.test"), spec("cluster-1", &["b.test"])),
+                (name("b.test"), spec("cluster-2", &["a.test"])),
+            ]),
+        }
+    }
+
+    fn check(change: impl Fn(&mut Declarations), forth: &[&str], back: &[&str]) {
+        let before = declarations();
+        let mut after = before.clone();
+        change(&mut after);
+        let words = |a: &Declarations, b: &Declarations| -> Vec<String> {
+            impact(a, b).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(words(&before, &after), forth);
+        assert_eq!(words(&after, &before), back);
+        assert_eq!(words(&after, &after), [""; 0]);
+    }
+
+    fn own<'a>(declarations: &'a mut Declarations, of: &str) -> &'a mut TrustDomainSpec {
+        declarations.trust_domains.get_mut(&name(of)).unwrap()
+    }
+
+    #[test]
+    fn edges_begin_and_end() {
+        check(
+            |after| after.topology.edges.clear(),
+            &["b.test: cluster-2 will no longer trust a.test: \
+               the topology does not ask for it any more"],
+            &["b.test: cluster-2 will trust a.test"],
+        );
+        check(
+            |after| own(after, "a.test").consent.export.clear(),
+            &[
+                "b.test: cluster-2 will no longer trust a.test: a consent is withdrawn; to agree \
+               again, the owners of `a.test` must add `b.test` to consent.export",
+            ],
+            &["b.test: cluster-2 will trust a.test"],
+        );
+        check(
+            |after| drop(after.trust_domains.remove(&name("a.test"))),
+            &[
+                "a.test is no longer declared",
+                "b.test: cluster-2 will go on trusting a.test as before: \
+                 trust-domains/a.test/trust-domain.yaml can't be used",
+            ],
+            &[
+                "a.test is new: cluster-1; bundles signed by ; bundle endpoint none",
+                "b.test: cluster-2 will trust a.test",
+            ],
+        );
+    }
+
+    #[test]
+    fn an_edge_without_consent_says_whose_move_it_is() {
+        check(
+            |after| {
+                let edge = json!({"from": "a.test", "to": "b.test"});
+                after
+                    .topology
+                    .edges
+                    .push(serde_json::from_value(edge).unwrap());
+                own(after, "a.test").consent.import.clear();
+            },
+            &["a.test: cluster-1 will not trust b.test yet: \
+               the owners of `a.test` must add `b.test` to consent.import"],
+            &["a.test: cluster-1 will not come to trust b.test: \
+               the topology does not ask for it any more"],
+        );
+    }
+
+    #[test]
+    fn what_decides_about_bundles_is_told() {
+        let fingerprint = Signer::parse(KEY).unwrap().fingerprint();
+        check(
+            |after| {
+                let key = Signer::parse(KEY).unwrap();
+                own(after, "a.test").signers.push(key);
+            },
+            &[&format!(
+                "a.test: its bundles may also be signed by {fingerprint} (trusted by b.test)"
+            )],
+            &[&format!(
+                "a.test: its bundles may no longer be signed by {fingerprint} (trusted by b.test)"
+            )],
+        );
+        check(
+            |after| own(after, "b.test").epoch = 1,
+            &["b.test: its epoch goes from 0 to 1: its serials start again (nobody trusts it yet)"],
+            &["b.test: its epoch goes back from 1 to 0: \
+               peers that saw the later one accept nothing (nobody trusts it yet)"],
+        );
+        let served = json!({
+            "profile": "https_spiffe", "url": "https://a.test", "spiffeID": "spiffe://a.test/x",
+        });
+        check(
+            |after| {
+                let served = serde_json::from_value(served.clone()).unwrap();
+                own(after, "a.test").bundle_endpoint = served;
+            },
+            &["a.test: its bundle endpoint was none, and will be \
+               https://a.test by https_spiffe as spiffe://a.test/x (trusted by b.test)"],
+            &[
+                "a.test: its bundle endpoint was https://a.test by https_spiffe as \
+               spiffe://a.test/x, and will be none (trusted by b.test)",
+            ],
+        );
+    }
+
+    #[test]
+    fn clusters_join_and_leave() {
+        check(
+            |after| {
+                let cluster = json!({"name": "cluster-3", "publisher": true});
+                let cluster = serde_json::from_value(cluster).unwrap();
+                own(after, "b.test").clusters.push(cluster);
+            },
+            &[
+                "b.test: cluster-3 will publish its bundle, instead of cluster-2",
+                "b.test: new in it: cluster-3, which will trust a.test",
+            ],
+            &[
+                "b.test: cluster-2 will publish its bundle, instead of cluster-3",
+                "b.test: no longer in it: cluster-3; \
+                 nothing more is applied there, and nothing deleted",
+            ],
+        );
+    }
+
+    #[test]
+    fn an_unreadable_topology_says_nothing_about_edges() {
+        check(
+            |after| {
+                after.topology.edges.clear();
+                after.topology_unknown = true;
+            },
+            &[],
+            &[],
+        );
+    }
+
+    #[test]
+    fn a_change_has_a_form_for_programs() {
+        let before = declarations();
+        let mut after = before.clone();
+        own(&mut after, "a.test").consent.export.clear();
+        let changes: Vec<Value> = impact(&before, &after)
+            .iter()
+            .map(|change| json!(change))
+            .collect();
+        let waiting = "the owners of `a.test` must add `b.test` to consent.export";
+        assert_eq!(
+            changes,
+            [json!({
+                "kind": "edge", "importer": "b.test", "exporter": "a.test",
+                "clusters": ["cluster-2"],
+                "before": {"state": "active"},
+                "after": {"state": "waiting", "moves": [waiting]},
+            })]
+        );
+    }
+
+    #[test]
+    fn registrations_gain_and_lose_peers() {
+        let reference = |kind: &str, name: &str| ObjectRef {
+            gvk: Gvk::new("spire.spiffe.io/v1alpha1", kind),
+            namespace: None,
+            name: name.to_owned(),
+        };
+        let resolved = |names: &[(&str, &str)]| Resolved {
+            named: BTreeMap::from([(
+                name("a.test"),
+                names
+                    .iter()
+                    .map(|(kind, name)| reference(kind, name))
+                    .collect(),
+            )]),
+            ..Resolved::default()
+        };
+        let before = resolved(&[("ClusterSPIFFEID", "x")]);
+        let after = resolved(&[
+            ("ClusterSPIFFEID", "y"),
+            ("ClusterSPIFFEID", "z"),
+            ("ClusterStaticEntry", "x"),
+        ]);
+        let found = registrations(&before, &after);
+        assert_eq!(
+            found[&name("a.test")].sentences("it"),
+            [
+                "2 ClusterSPIFFEIDs gain it",
+                "1 ClusterStaticEntry gains it",
+                "1 ClusterSPIFFEID loses it"
+            ]
+        );
+        assert!(registrations(&after, &after).is_empty());
+    }
+}
