@@ -1,0 +1,263 @@
+//! The port to git: a mirror of the repository, and publishing by compare-and-swap.
+//!
+//! **Invariants:** content is read from the object database, never from a worktree, so no symbolic
+//! link is followed; a push is judged by what the remote's references are afterwards, never by
+//! error texts, and never taken for success because no error came; nothing here writes outside the
+//! directory that it was asked to write.
+
+use std::{collections::BTreeMap, future::Future, time::Duration};
+
+use thiserror::Error;
+
+use crate::model::{
+    repository::{RepoPath, Revision, Tree},
+    trust_domain::TrustDomain,
+};
+
+mod auth;
+mod mirror;
+mod objects;
+mod publish;
+mod signing;
+pub mod worktree;
+
+pub use self::{
+    auth::BasicAuth,
+    mirror::{LocalRepository, Mirror, Settings},
+    signing::SigningKey,
+};
+
+/// What the remote's references point at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heads {
+    /// The reviewed branch; `None` if the remote does not have it.
+    pub main: Option<Revision>,
+    /// Each trust domain's own branch.
+    pub publications: BTreeMap<TrustDomain, Revision>,
+}
+
+/// A branch, or a directory on it, as it was found at the remote.
+#[derive(Clone, Debug, Default)]
+pub struct Tip {
+    /// The commit; `None` if there is no such branch.
+    pub revision: Option<Revision>,
+    /// The files directly in the directory, by name.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+/// What should be committed on top of a [`Tip`].
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Files to write in the directory, by name; other files stay.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// The commit's message.
+    pub message: String,
+}
+
+/// Where and as whom to publish.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// The branch.
+    pub branch: String,
+    /// The directory on the branch.
+    pub directory: RepoPath,
+    /// The author and committer of the commit.
+    pub author: Author,
+    /// The key that signs the commit.
+    pub key: SigningKey,
+}
+
+/// The author of a commit.
+#[derive(Clone, Debug)]
+pub struct Author {
+    /// The name.
+    pub name: String,
+    /// The address.
+    pub email: String,
+    /// When, in seconds since 1970.
+    pub seconds: i64,
+}
+
+/// What became of a request to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// What stands there is what should stand there.
+    Unchanged,
+    /// A commit was made, and the remote's branch points at it.
+    Committed {
+        /// The commit.
+        revision: Revision,
+        /// How often it was tried: more than once if others were faster.
+        attempts: u32,
+    },
+}
+
+/// A repository that is fetched and published to.
+pub trait Repository: Send + Sync + 'static {
+    /// Lists the remote's references and fetches what changed. Nothing changed: nothing is fetched.
+    fn fetch(&self) -> impl Future<Output = Result<Heads, Error>> + Send;
+
+    /// The content of a commit that was fetched.
+    fn tree(&self, revision: &Revision) -> impl Future<Output = Result<Tree, Error>> + Send;
+
+    /// Commits what `compose` makes of the tip, if anything, and pushes it, provided that the tip
+    /// has not moved; if it has, composes anew on the new one.
+    fn publish<F>(
+        &self,
+        request: Publish,
+        compose: F,
+    ) -> impl Future<Output = Result<Published, Error>> + Send
+    where
+        F: FnMut(&Tip) -> Option<Draft> + Send;
+}
+
+/// Why git could not be read or written. No message holds credentials.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The mirror's directory, or a local repository, can't be used.
+    #[error("open the repository in `{path}`")]
+    Open {
+        /// The directory.
+        path: String,
+        /// The cause.
+        #[source]
+        source: git2::Error,
+    },
+    /// The mirror's directory can't be made or removed.
+    #[error("prepare the directory `{path}`")]
+    Directory {
+        /// The directory.
+        path: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The remote can't be reached, or does not answer as a git server does.
+    #[error("fetch from {url}")]
+    Fetch {
+        /// The remote, without credentials.
+        url: String,
+        /// The cause.
+        #[source]
+        source: git2::Error,
+    },
+    /// A name that stands for no commit.
+    #[error("`{reference}` names no commit here")]
+    Unknown {
+        /// The name.
+        reference: String,
+        /// The cause.
+        #[source]
+        source: git2::Error,
+    },
+    /// An object can't be read.
+    #[error("read {what}")]
+    Read {
+        /// The object.
+        what: String,
+        /// The cause.
+        #[source]
+        source: git2::Error,
+    },
+    /// A revision with more in it than is read.
+    #[error("revision {revision} has more than {limit}")]
+    TooLarge {
+        /// The commit.
+        revision: Revision,
+        /// The limit that it breaks.
+        limit: String,
+    },
+    /// The commit can't be made.
+    #[error("make a commit")]
+    Commit(#[source] git2::Error),
+    /// The push did not get through; the remote's branch is where it was.
+    #[error("push to {branch} at {url}")]
+    Push {
+        /// The remote, without credentials.
+        url: String,
+        /// The branch.
+        branch: String,
+        /// The cause.
+        #[source]
+        source: git2::Error,
+    },
+    /// The server refused the push: a hook, a protected branch, a missing right.
+    #[error("{url} refused the push to {branch}: {words}")]
+    Refused {
+        /// The remote, without credentials.
+        url: String,
+        /// The branch.
+        branch: String,
+        /// What the server said.
+        words: String,
+    },
+    /// Others were faster, again and again.
+    #[error("others wrote {branch} first, {attempts} times")]
+    Contended {
+        /// The branch.
+        branch: String,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// A transport that is not supported, or not safe.
+    #[error("{0}")]
+    Url(String),
+    /// The token can't be read.
+    #[error("read the token in `{path}`")]
+    Token {
+        /// The file.
+        path: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The signing key can't be used.
+    #[error("the signing key: {0}")]
+    Key(String),
+    /// libgit2 gave no answer in time. It can't be interrupted, so it is left behind.
+    #[error("git gave no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+}
+
+impl Error {
+    /// Whether objects of the local repository are missing or broken.
+    fn is_broken_store(&self) -> bool {
+        use git2::ErrorClass;
+        let (Self::Fetch { source, .. }
+        | Self::Push { source, .. }
+        | Self::Read { source, .. }
+        | Self::Open { source, .. }
+        | Self::Commit(source)) = self
+        else {
+            return false;
+        };
+        matches!(
+            source.class(),
+            ErrorClass::Odb | ErrorClass::Object | ErrorClass::Zlib | ErrorClass::Indexer
+        )
+    }
+
+    /// Whether the same request may succeed later, without anybody changing anything.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Fetch { .. }
+            | Self::Push { .. }
+            | Self::Read { .. }
+            | Self::Directory { .. }
+            | Self::Open { .. }
+            | Self::Contended { .. }
+            | Self::Timeout(_)
+            | Self::Token { .. } => true,
+            Self::Unknown { .. }
+            | Self::TooLarge { .. }
+            | Self::Commit(_)
+            | Self::Refused { .. }
+            | Self::Url(_)
+            | Self::Key(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! Reading commits from the object database.
+
+use std::collections::BTreeMap;
+
+use git2::{FileMode, ObjectType, Oid, Repository};
+
+use super::Error;
+use crate::model::repository::{Entry, MAX_FILE_BYTES, RepoPath, Revision, Tree};
+
+/// How many files a revision may have.
+const MAX_FILES: usize = 50_000;
+
+/// How deep its directories may nest.
+const MAX_DEPTH: usize = 32;
+
+/// What its files may sum to, in bytes.
+const MAX_TOTAL_BYTES: u64 = 128 << 20;
+
+/// The object name of a revision.
+pub(super) fn oid(revision: &Revision) -> Result<Oid, Error> {
+    Oid::from_str(revision.as_str()).map_err(|source| Error::Read {
+        what: format!("commit {revision}"),
+        source,
+    })
+}
+
+/// The revision of an object name.
+pub(super) fn revision(oid: Oid) -> Result<Revision, Error> {
+    Revision::parse(&oid.to_string()).map_err(|error| Error::Read {
+        what: format!("object name {oid}"),
+        source: git2::Error::from_str(&error.to_string()),
+    })
+}
+
+/// Every file of a commit.
+pub(super) fn tree(repository: &Repository, revision: &Revision) -> Result<Tree, Error> {
+    let root = commit_tree(repository, revision)?;
+    let mut reader = Reader {
+        repository,
+        revision,
+        tree: Tree::default(),
+        files: 0,
+        bytes: 0,
+    };
+    reader.read(&root, &RepoPath::ROOT, 0)?;
+    Ok(reader.tree)
+}
+
+/// The files directly in a directory of a commit, by name.
+pub(super) fn files(
+    repository: &Repository,
+    revision: &Revision,
+    directory: &RepoPath,
+) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    let failed = |source| Error::Read {
+        what: format!("`{directory}` at {revision}"),
+        source,
+    };
+    let root = commit_tree(repository, revision)?;
+    let tree = if directory.as_str().is_empty() {
+        root
+    } else {
+        match root.get_path(directory.as_str().as_ref()) {
+            Err(error) if error.code() == git2::ErrorCode::NotFound => return Ok(BTreeMap::new()),
+            Err(error) => return Err(failed(error)),
+            Ok(entry) if entry.kind() != Some(ObjectType::Tree) => return Ok(BTreeMap::new()),
+            Ok(entry) => repository.find_tree(entry.id()).map_err(failed)?,
+        }
+    };
+    let mut files = BTreeMap::new();
+    let odb = repository.odb().map_err(failed)?;
+    for entry in &tree {
+        let is_file = matches!(entry.filemode(), 0o100_644 | 0o100_755);
+        let (true, Ok(name)) = (is_file, entry.name()) else {
+            continue;
+        };
+        let (size, _) = odb.read_header(entry.id()).map_err(failed)?;
+        if size as u64 <= MAX_FILE_BYTES {
+            let blob = repository.find_blob(entry.id()).map_err(failed)?;
+            files.insert(name.to_owned(), blob.content().to_vec());
+        }
+    }
+    Ok(files)
+}
+
+fn commit_tree<'r>(
+    repository: &'r Repository,
+    revision: &Revision,
+) -> Result<git2::Tree<'r>, Error> {
+    repository
+        .find_commit(oid(revision)?)
+        .and_then(|commit| commit.tree())
+        .map_err(|source| Error::Read {
+            what: format!("commit {revision}"),
+            source,
+        })
+}
+
+struct Reader<'a> {
+    repository: &'a Repository,
+    revision: &'a Revision,
+    tree: Tree,
+    files: usize,
+    bytes: u64,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, tree: &git2::Tree<'_>, at: &RepoPath, depth: usize) -> Result<(), Error> {
+        if depth > MAX_DEPTH {
+            return Err(self.too_large(format!("{MAX_DEPTH} nested directories")));
+        }
+        for entry in tree {
+            let path = entry.name().ok().and_then(|name| at.join(name).ok());
+            let Some(path) = path.filter(|path| path != at) else {
+                tracing::warn!(directory = %at, "a file name that no path can hold is skipped");
+                continue;
+            };
+            let failed = |source| Error::Read {
+                what: format!("`{path}` at {}", self.revision),
+                source,
+            };
+            let content = match entry.filemode() {
+                mode if mode == i32::from(FileMode::Tree) => {
+                    let below = self.repository.find_tree(entry.id()).map_err(failed)?;
+                    self.read(&below, &path, depth + 1)?;
+                    continue;
+                }
+                mode if mode == i32::from(FileMode::Link) => Entry::Symlink,
+                mode if mode == i32::from(FileMode::Commit) => Entry::Submodule,
+                _ => {
+                    let odb = self.repository.odb().map_err(failed)?;
+                    let (size, _) = odb.read_header(entry.id()).map_err(failed)?;
+                    if size as u64 > MAX_FILE_BYTES {
+                        Entry::TooLarge(size as u64)
+                    } else {
+                        let blob = self.repository.find_blob(entry.id()).map_err(failed)?;
+                        self.bytes += size as u64;
+                        Entry::File(blob.content().into())
+                    }
+                }
+            };
+            self.files += 1;
+            if self.files > MAX_FILES {
+                return Err(self.too_large(format!("{MAX_FILES} files")));
+            }
+            if self.bytes > MAX_TOTAL_BYTES {
+                return Err(self.too_large(format!("{MAX_TOTAL_BYTES} bytes of files")));
+            }
+            self.tree.insert(path, content);
+        }
+        Ok(())
+    }
+
+    fn too_large(&self, limit: String) -> Error {
+        Error::TooLarge {
+            revision: self.revision.clone(),
+            limit,
+        }
+    }
+}

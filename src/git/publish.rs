@@ -1,0 +1,154 @@
+//! One commit and its compare-and-swap push.
+
+use std::{cell::RefCell, time::Duration};
+
+use git2::{FileMode, Oid, PushOptions, Repository, Signature, Time, build::TreeUpdateBuilder};
+
+use super::{Draft, Error, Publish, Tip, mirror::Store, objects};
+use crate::model::repository::Revision;
+
+/// The namespace of signatures over git's objects.
+const NAMESPACE: &str = "git";
+
+/// What became of a push.
+pub(super) enum Pushed {
+    /// The remote's branch took the commit.
+    Accepted(Revision),
+    /// The branch moved in between; with the commit that lost.
+    Overtaken(Revision),
+}
+
+/// How long to wait before composing anew. The losing commit's name is as good as a random number,
+/// and differs from publisher to publisher.
+pub(super) fn backoff(attempt: u32, ours: &Revision) -> Duration {
+    let ceiling = 25_u64 << attempt.min(6);
+    let random = u64::from_str_radix(ours.short(), 16).unwrap_or(0);
+    Duration::from_millis(random % ceiling)
+}
+
+/// Commits a draft on top of a tip and pushes it, if the remote's branch still is that tip.
+///
+/// What happened is told by the remote's references afterwards: `Remote::push` says nothing of a
+/// server's refusal, and the texts of errors differ between servers.
+pub(super) fn push(
+    store: &mut Store,
+    request: &Publish,
+    tip: &Tip,
+    draft: &Draft,
+) -> Result<Pushed, Error> {
+    let base = tip.revision.as_ref().map(objects::oid).transpose()?;
+    let ours = commit(store.repository()?, request, base, draft)?;
+    let name = format!("refs/heads/{}", request.branch);
+    let (outcome, words) = send(store, &name, base, ours)?;
+    let revision = objects::revision(ours)?;
+    match store.list()?.get(&name).copied() {
+        Some(remote) if remote == ours => Ok(Pushed::Accepted(revision)),
+        remote if remote != base => Ok(Pushed::Overtaken(revision)),
+        _ => Err(match outcome {
+            Err(source) if words.is_empty() => Error::Push {
+                url: store.remote.url.clone(),
+                branch: request.branch.clone(),
+                source,
+            },
+            _ => Error::Refused {
+                url: store.remote.url.clone(),
+                branch: request.branch.clone(),
+                words: if words.is_empty() {
+                    "no reason given".to_owned()
+                } else {
+                    words
+                },
+            },
+        }),
+    }
+}
+
+/// Pushes a commit; what libgit2 says of it, and the words of the server.
+fn send(
+    store: &mut Store,
+    name: &str,
+    base: Option<Oid>,
+    ours: Oid,
+) -> Result<(Result<(), git2::Error>, String), Error> {
+    let (said, status) = (RefCell::new(Vec::new()), RefCell::new(None));
+    let (url, mut callbacks) = (store.remote.url.clone(), store.remote.callbacks()?);
+    callbacks.sideband_progress(|text| {
+        said.borrow_mut().extend_from_slice(text);
+        true
+    });
+    callbacks.push_update_reference(|_, refusal| {
+        *status.borrow_mut() = refusal.map(str::to_owned);
+        Ok(())
+    });
+    callbacks.push_negotiation(|updates| {
+        let unmoved = updates
+            .iter()
+            .all(|update| update.src() == base.unwrap_or(Oid::ZERO_SHA1));
+        if unmoved {
+            Ok(())
+        } else {
+            Err(git2::Error::from_str("the branch has moved"))
+        }
+    });
+    let mut options = PushOptions::new();
+    options.remote_callbacks(callbacks);
+    let mut remote = store
+        .repository()?
+        .remote_anonymous(&url)
+        .map_err(|source| Error::Push {
+            url: url.clone(),
+            branch: name.to_owned(),
+            source,
+        })?;
+    let outcome = remote.push(&[format!("{ours}:{name}")], Some(&mut options));
+    drop(options);
+    let said = String::from_utf8_lossy(&said.take())
+        .trim()
+        .replace('\n', " ");
+    let words = match (status.take(), said.is_empty()) {
+        (Some(status), true) => status,
+        (Some(status), false) => format!("{said} ({status})"),
+        (None, _) => String::new(),
+    };
+    Ok((outcome, words))
+}
+
+/// Makes the signed commit. Only files of the request's directory are touched.
+fn commit(
+    repository: &Repository,
+    request: &Publish,
+    base: Option<Oid>,
+    draft: &Draft,
+) -> Result<Oid, Error> {
+    let base = base
+        .map(|base| repository.find_commit(base))
+        .transpose()
+        .map_err(Error::Commit)?;
+    let content = || {
+        let mut update = TreeUpdateBuilder::new();
+        for (name, bytes) in &draft.files {
+            let path = match request.directory.as_str() {
+                "" => name.clone(),
+                directory => format!("{directory}/{name}"),
+            };
+            update.upsert(path, repository.blob(bytes)?, FileMode::Blob);
+        }
+        let baseline = match &base {
+            Some(base) => base.tree()?,
+            None => repository.find_tree(repository.treebuilder(None)?.write()?)?,
+        };
+        let tree = repository.find_tree(update.create_updated(repository, &baseline)?)?;
+        let author = &request.author;
+        let who = Signature::new(&author.name, &author.email, &Time::new(author.seconds, 0))?;
+        let parents: Vec<_> = base.iter().collect();
+        let buffer =
+            repository.commit_create_buffer(&who, &who, &draft.message, &tree, &parents)?;
+        String::from_utf8(buffer.to_vec())
+            .map_err(|_| git2::Error::from_str("the commit is not UTF-8 text"))
+    };
+    let content = content().map_err(Error::Commit)?;
+    let signature = request.key.sign(NAMESPACE, content.as_bytes())?;
+    repository
+        .commit_signed(&content, &signature, None)
+        .map_err(Error::Commit)
+}

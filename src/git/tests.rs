@@ -1,0 +1,310 @@
+//! The port on a real `git daemon`. (Shallow fetches do not work over `file://`.)
+
+use std::{fs, path::PathBuf};
+
+use ssh_key::{Algorithm, LineEnding, PrivateKey, rand_core::OsRng};
+use tokio::runtime::Handle;
+use trustweave_testbed::Testbed;
+
+use super::*;
+use crate::model::repository::Entry;
+
+/// A bare repository served over the network, gone when dropped.
+struct Remote(Testbed);
+
+impl Remote {
+    async fn start() -> Self {
+        Self(Testbed::start(&[], &|_| ()).await.unwrap())
+    }
+
+    /// A path for files of the test's own.
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.directory().join(name)
+    }
+
+    async fn git(&self, arguments: &[&str]) -> String {
+        let output = self.0.git.git(arguments).await.unwrap();
+        output.trim().to_owned()
+    }
+
+    /// Commits a file on a branch, behind the back of everybody.
+    async fn commit(&self, branch: &str, path: &str, content: &str) -> String {
+        let files = [(path, content)];
+        self.0.git.commit(branch, &files, content).await.unwrap()
+    }
+
+    fn mirror(&self, name: &str) -> Mirror {
+        Mirror::new(Settings {
+            url: self.0.git.url().to_owned(),
+            branch: "main".to_owned(),
+            directory: self.path(name),
+            auth: None,
+        })
+        .unwrap()
+    }
+}
+
+fn key() -> SigningKey {
+    let key = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).unwrap();
+    SigningKey::from_openssh(&key.to_openssh(LineEnding::LF).unwrap()).unwrap()
+}
+
+fn request(branch: &str, directory: &str, key: &SigningKey) -> Publish {
+    Publish {
+        branch: branch.to_owned(),
+        directory: RepoPath::parse(directory).unwrap(),
+        author: Author {
+            name: "agent".to_owned(),
+            email: "agent@example.com".to_owned(),
+            seconds: 1_700_000_000,
+        },
+        key: key.clone(),
+    }
+}
+
+fn draft(content: &str) -> Draft {
+    let files = BTreeMap::from([("bundle.json".to_owned(), content.as_bytes().to_vec())]);
+    Draft {
+        files,
+        message: format!("publish {content}\n"),
+    }
+}
+
+/// Writes the content, unless it stands there already.
+fn put(content: &str) -> impl FnMut(&Tip) -> Option<Draft> + Send {
+    move |tip| {
+        let standing = tip.files.get("bundle.json").map(Vec::as_slice);
+        (standing != Some(content.as_bytes())).then(|| draft(content))
+    }
+}
+
+#[tokio::test]
+async fn follows_the_remote() {
+    let remote = Remote::start().await;
+    let mirror = remote.mirror("m");
+    assert_eq!(mirror.fetch().await.unwrap(), Heads::default());
+
+    let first = remote.commit("main", "a/x.yaml", "one").await;
+    remote
+        .commit("trustweave/b.test", "bundle.json", "{}")
+        .await;
+    remote.commit("other", "y", "y").await;
+    let heads = mirror.fetch().await.unwrap();
+    assert_eq!(heads.main.as_ref().unwrap().as_str(), first);
+    assert_eq!(heads.publications.len(), 1);
+    assert_eq!(mirror.fetch().await.unwrap(), heads);
+
+    remote.commit("main", "a/link", "two").await;
+    let heads = mirror.fetch().await.unwrap();
+    let tree = mirror.tree(heads.main.as_ref().unwrap()).await.unwrap();
+    assert_eq!(
+        tree.text(&RepoPath::parse("a/x.yaml").unwrap()).unwrap(),
+        "one"
+    );
+    assert_eq!(
+        tree.text(&RepoPath::parse("a/link").unwrap()).unwrap(),
+        "two"
+    );
+
+    // A branch that is rewritten is followed, one that is removed is forgotten.
+    remote.git(&["update-ref", "refs/heads/main", &first]).await;
+    remote
+        .git(&["update-ref", "-d", "refs/heads/trustweave/b.test"])
+        .await;
+    let heads = mirror.fetch().await.unwrap();
+    assert_eq!(heads.main.unwrap().as_str(), first);
+    assert!(heads.publications.is_empty());
+}
+
+#[tokio::test]
+async fn symbolic_links_are_seen_but_not_followed() {
+    let remote = Remote::start().await;
+    let work = remote.path("work");
+    fs::create_dir(&work).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", work.join("link.yaml")).unwrap();
+    let commit = remote.0.git.commit_directory("main", &work, "link");
+    commit.await.unwrap();
+    let mirror = remote.mirror("m");
+    let main = mirror.fetch().await.unwrap().main.unwrap();
+    let tree = mirror.tree(&main).await.unwrap();
+    assert_eq!(
+        tree.get(&RepoPath::parse("link.yaml").unwrap()),
+        Some(&Entry::Symlink)
+    );
+}
+
+#[tokio::test]
+async fn publishes_signed_and_only_what_is_new() {
+    let remote = Remote::start().await;
+    let (mirror, key) = (remote.mirror("m"), key());
+    let to = |directory| request("trustweave/a.test", directory, &key);
+    let first = mirror.publish(to(""), put("1")).await.unwrap();
+    assert!(matches!(first, Published::Committed { attempts: 1, .. }));
+    assert_eq!(
+        mirror.publish(to(""), put("1")).await.unwrap(),
+        Published::Unchanged
+    );
+    mirror.publish(to(""), put("2")).await.unwrap();
+    assert_eq!(
+        remote
+            .git(&["rev-list", "--count", "trustweave/a.test"])
+            .await,
+        "2"
+    );
+    assert_eq!(
+        remote.git(&["show", "trustweave/a.test:bundle.json"]).await,
+        "2"
+    );
+
+    remote.git(&["fsck", "--strict"]).await;
+    let commit = remote
+        .git(&["cat-file", "commit", "trustweave/a.test"])
+        .await;
+    assert!(
+        commit.contains("gpgsig -----BEGIN SSH SIGNATURE-----"),
+        "{commit}"
+    );
+    let signers = remote.path("signers");
+    fs::write(
+        &signers,
+        format!("agent@example.com {}\n", key.public_key()),
+    )
+    .unwrap();
+    let signers = format!("gpg.ssh.allowedSignersFile={}", signers.display());
+    remote
+        .git(&["-c", &signers, "verify-commit", "trustweave/a.test"])
+        .await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_in_the_servers_words_and_never_taken_for_success() {
+    let remote = Remote::start().await;
+    let (mirror, key) = (remote.mirror("m"), key());
+    let hook = "echo 'bundles are frozen today' >&2; exit 1";
+    remote.0.git.pre_receive_hook(hook).unwrap();
+    let error = mirror
+        .publish(request("trustweave/a.test", "", &key), put("1"))
+        .await
+        .unwrap_err();
+    assert!(!error.is_retryable());
+    assert!(
+        error.to_string().contains("bundles are frozen today"),
+        "{error}"
+    );
+    assert!(remote.git(&["for-each-ref"]).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publication_that_loses_the_race_is_composed_anew() {
+    let remote = Remote::start().await;
+    remote
+        .commit("main", "trust-domains/a.test/trust-domain.yaml", "declared")
+        .await;
+    let (mirror, key) = (remote.mirror("m"), key());
+    let mut tips = Vec::new();
+    let outcome = mirror
+        .publish(request("main", "trust-domains/a.test", &key), |tip| {
+            if tips.is_empty() {
+                let commit = remote.commit("main", "elsewhere", "meanwhile");
+                tokio::task::block_in_place(|| Handle::current().block_on(commit));
+            }
+            tips.push(tip.revision.clone());
+            Some(draft("1"))
+        })
+        .await
+        .unwrap();
+    assert!(
+        matches!(outcome, Published::Committed { attempts: 2, .. }),
+        "{outcome:?}"
+    );
+    assert_ne!(tips[0], tips[1]);
+    assert_eq!(remote.git(&["show", "main:elsewhere"]).await, "meanwhile");
+    assert_eq!(
+        remote
+            .git(&["show", "main:trust-domains/a.test/trust-domain.yaml"])
+            .await,
+        "declared"
+    );
+    assert_eq!(
+        remote
+            .git(&["show", "main:trust-domains/a.test/bundle.json"])
+            .await,
+        "1"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_agents_on_one_branch_lose_nothing() {
+    let remote = Remote::start().await;
+    remote.commit("main", "topology.yaml", "declared").await;
+    let key = key();
+    let mut agents = tokio::task::JoinSet::new();
+    for agent in 0..10 {
+        let mirror = remote.mirror(&format!("m{agent}"));
+        let request = request("main", &format!("trust-domains/td{agent}"), &key);
+        agents.spawn(async move { mirror.publish(request, put("1")).await });
+    }
+    while let Some(outcome) = agents.join_next().await {
+        assert!(matches!(
+            outcome.unwrap().unwrap(),
+            Published::Committed { .. }
+        ));
+    }
+    assert_eq!(remote.git(&["rev-list", "--count", "main"]).await, "11");
+    for agent in 0..10 {
+        assert_eq!(
+            remote
+                .git(&["show", &format!("main:trust-domains/td{agent}/bundle.json")])
+                .await,
+            "1"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_remote_that_is_down_is_no_reason_to_give_up() {
+    let remote = Remote::start().await;
+    remote.commit("main", "x", "x").await;
+    let mirror = remote.mirror("m");
+    let main = mirror.fetch().await.unwrap().main.unwrap();
+    remote.0.git.stop().await.unwrap();
+    let error = mirror.fetch().await.unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    assert!(mirror.tree(&main).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_mirror_that_is_broken_is_made_anew() {
+    let remote = Remote::start().await;
+    remote.commit("main", "x", "x").await;
+    let directory = remote.path("m");
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("HEAD"), "nonsense").unwrap();
+    assert!(remote.mirror("m").fetch().await.unwrap().main.is_some());
+}
+
+#[test]
+fn only_safe_urls_are_talked_to() {
+    let check = |url: &str, expected: &str| {
+        let settings = Settings {
+            url: url.to_owned(),
+            branch: "main".to_owned(),
+            directory: PathBuf::from("unused"),
+            auth: None,
+        };
+        let error = Mirror::new(settings).err().map(|error| error.to_string());
+        assert_eq!(error.as_deref(), Some(expected));
+    };
+    check(
+        "ssh://git@h/r",
+        "the repository's URL carries credentials: put the token into a file",
+    );
+    check(
+        "file:///r",
+        "the transport `file` is not supported: use https",
+    );
+    check(
+        "http://h/r",
+        "`http` would send credentials or content unprotected: use https",
+    );
+}
