@@ -3,4 +3,5 @@
 pub mod federation;
 pub mod git;
 pub mod model;
+pub mod plan;
 pub mod spire;
