@@ -1,5 +1,6 @@
 //! Trustweave makes a git repository the place where SPIFFE trust domains federate.
 
+pub mod cluster;
 pub mod federation;
 pub mod git;
 pub mod model;

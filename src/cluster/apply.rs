@@ -1,0 +1,235 @@
+//! Reading and writing objects.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use kube::{
+    Api,
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions},
+    core::Status,
+};
+use serde_json::Value;
+
+use super::{
+    Cluster, Conflicts, Error, Happening, KubeCluster, Mode, REQUEST_DEADLINE, observe::Watched,
+};
+use crate::model::manifest::{FIELD_MANAGER, Gvk, ObjectRef};
+
+/// How long a definition may take until its kind is served.
+const ESTABLISH_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How many objects one page of a list has.
+const PAGE: u32 = 500;
+
+/// Runs a request under the deadline.
+async fn within<T>(
+    verb: &'static str,
+    what: String,
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(REQUEST_DEADLINE, request).await {
+        Ok(result) => result.map_err(|error| Error::from_kube(verb, what, error)),
+        Err(_) => Err(Error::Timeout { verb, what }),
+    }
+}
+
+fn reference_of(object: &Value) -> Result<ObjectRef, Error> {
+    ObjectRef::of(object).ok_or(Error::NotAnObject)
+}
+
+fn to_value(object: &DynamicObject, gvk: &Gvk) -> Value {
+    let mut value = serde_json::to_value(object).unwrap_or_default();
+    // Items of a list do not say what they are.
+    value["apiVersion"] = gvk.api_version().into();
+    value["kind"] = gvk.kind.clone().into();
+    value
+}
+
+/// A refused apply, in words that say who owns what.
+fn conflict(reference: &ObjectRef, status: &Status) -> Option<Error> {
+    let causes = status.details.as_ref().map(|details| &details.causes)?;
+    let fields: Vec<_> = causes
+        .iter()
+        .filter(|cause| cause.reason == "FieldManagerConflict")
+        .map(|cause| format!("{}: {}", cause.field.trim_start_matches('.'), cause.message))
+        .collect();
+    (status.is_conflict() && !fields.is_empty()).then(|| Error::Conflict {
+        reference: Box::new(reference.clone()),
+        fields,
+    })
+}
+
+impl KubeCluster {
+    async fn patch(
+        &self,
+        object: &Value,
+        parameters: PatchParams,
+        status: bool,
+    ) -> Result<Value, Error> {
+        let reference = reference_of(object)?;
+        let api = self.api_of(&reference).await?;
+        let patch = Patch::Apply(object);
+        let what = reference.to_string();
+        let patched = if status {
+            let request = api.patch_status(&reference.name, &parameters, &patch);
+            within("apply the status of", what, request).await
+        } else {
+            let request = api.patch(&reference.name, &parameters, &patch);
+            within("apply", what, request).await
+        };
+        match patched {
+            Ok(applied) => Ok(to_value(&applied, &reference.gvk)),
+            Err(error) => {
+                if error.is_not_found() {
+                    self.forget(&reference.gvk);
+                }
+                let Error::Api { status, .. } = &error else {
+                    return Err(error);
+                };
+                Err(conflict(&reference, status).unwrap_or(error))
+            }
+        }
+    }
+}
+
+impl Cluster for KubeCluster {
+    async fn uid(&self) -> Result<String, Error> {
+        let namespace = ObjectRef {
+            gvk: Gvk::new("v1", "Namespace"),
+            namespace: None,
+            name: "kube-system".to_owned(),
+        };
+        let found = self.get(&namespace).await?.unwrap_or_default();
+        found["metadata"]["uid"]
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| Error::Connect("the namespace kube-system has no UID".to_owned()))
+    }
+
+    async fn preferred(&self, group_kind: &str) -> Result<Option<Gvk>, Error> {
+        self.preferred_kind(group_kind).await
+    }
+
+    async fn locate(&self, object: &mut Value) -> Result<(), Error> {
+        let reference = reference_of(object)?;
+        let resource = self.resource(&reference.gvk).await?;
+        match (resource.namespaced, &reference.namespace) {
+            (true, None) => Err(Error::NoNamespace(Box::new(reference))),
+            (true, Some(_)) => Ok(()),
+            (false, _) => {
+                if let Some(metadata) = object["metadata"].as_object_mut() {
+                    metadata.remove("namespace");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn get(&self, reference: &ObjectRef) -> Result<Option<Value>, Error> {
+        let api = self.api_of(reference).await?;
+        let request = api.get_opt(&reference.name);
+        let found = within("get", reference.to_string(), request).await?;
+        Ok(found.map(|object| to_value(&object, &reference.gvk)))
+    }
+
+    async fn list(&self, gvk: &Gvk, label: Option<(&str, &str)>) -> Result<Vec<Value>, Error> {
+        let resource = self.resource(gvk).await?;
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource.api);
+        let mut parameters = ListParams::default().limit(PAGE);
+        if let Some((name, value)) = label {
+            parameters = parameters.labels(&format!("{name}={value}"));
+        }
+        let mut objects = Vec::new();
+        loop {
+            let request = api.list(&parameters);
+            let page = match within("list", gvk.group_kind(), request).await {
+                Ok(page) => page,
+                Err(error) => {
+                    if error.is_not_found() {
+                        self.forget(gvk);
+                        return Err(Error::UnknownKind(gvk.clone()));
+                    }
+                    return Err(error);
+                }
+            };
+            objects.extend(page.items.iter().map(|object| to_value(object, gvk)));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => parameters = parameters.continue_token(&token),
+                None => return Ok(objects),
+            }
+        }
+    }
+
+    async fn apply(
+        &self,
+        object: &Value,
+        conflicts: Conflicts,
+        mode: Mode,
+    ) -> Result<Value, Error> {
+        let mut parameters = PatchParams::apply(FIELD_MANAGER).validation_strict();
+        parameters.force = conflicts == Conflicts::Take;
+        parameters.dry_run = mode == Mode::DryRun;
+        self.patch(object, parameters, false).await
+    }
+
+    async fn apply_status(&self, object: &Value) -> Result<Value, Error> {
+        let parameters = PatchParams::apply(FIELD_MANAGER)
+            .validation_strict()
+            .force();
+        self.patch(object, parameters, true).await
+    }
+
+    async fn delete(&self, live: &Value) -> Result<(), Error> {
+        let reference = reference_of(live)?;
+        let api = self.api_of(&reference).await?;
+        let uid = live["metadata"]["uid"].as_str().map(str::to_owned);
+        let parameters = DeleteParams::background().preconditions(Preconditions {
+            uid,
+            resource_version: None,
+        });
+        let request = api.delete(&reference.name, &parameters);
+        match within("delete", reference.to_string(), request).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn established(&self, crd: &Value) -> Result<(), Error> {
+        let spec = &crd["spec"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let kinds: Vec<_> = spec["versions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|version| version["served"] != false)
+            .map(|version| Gvk {
+                group: text(&spec["group"]),
+                version: text(&version["name"]),
+                kind: text(&spec["names"]["kind"]),
+            })
+            .collect();
+        let deadline = tokio::time::Instant::now() + ESTABLISH_DEADLINE;
+        for gvk in kinds {
+            // `Established` does not mean that discovery knows it: only discovery does.
+            while let Err(error) = self.resource(&gvk).await {
+                if !error.is_retryable() || tokio::time::Instant::now() > deadline {
+                    return Err(error);
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn announce(&self, happening: Happening) {
+        self.record(happening).await;
+    }
+
+    fn watch(&self, kinds: &BTreeSet<Watched>) {
+        self.observer.watch(kinds);
+    }
+
+    async fn changed(&self) {
+        self.observer.changed().await;
+    }
+}

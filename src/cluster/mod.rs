@@ -1,0 +1,204 @@
+//! The port to a cluster: reading, watching, server-side apply, and reports.
+//!
+//! **Invariants:** everything is written by server-side apply under the one field manager; nothing
+//! is forced but the agent's own objects; every request has a deadline; a kind is looked up in the
+//! cluster, never guessed.
+
+use std::{collections::BTreeSet, future::Future, time::Duration};
+
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::model::manifest::{Gvk, ObjectRef};
+
+mod apply;
+mod discovery;
+pub mod inventory;
+mod observe;
+mod report;
+pub mod types;
+
+pub use self::{discovery::KubeCluster, observe::Watched};
+
+/// How long one request may take.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What happens to fields that another manager owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conflicts {
+    /// The apply fails and says who owns what: for what people declare.
+    Report,
+    /// They become ours: for what only the agent keeps.
+    Take,
+}
+
+/// Whether an apply is for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It is.
+    Persist,
+    /// The server only tells what would be.
+    DryRun,
+}
+
+/// How much a report matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Something happened as it should.
+    Normal,
+    /// Somebody should look.
+    Warning,
+}
+
+/// Something worth an entry in the cluster's events.
+#[derive(Clone, Debug)]
+pub struct Happening {
+    /// Which object it is about, as read from the cluster.
+    pub regarding: Value,
+    /// How much it matters.
+    pub severity: Severity,
+    /// One word in camel case.
+    pub reason: String,
+    /// One or two sentences.
+    pub note: String,
+}
+
+/// A cluster that is read and written.
+pub trait Cluster: Send + Sync + 'static {
+    /// The UID of the namespace `kube-system`: tells one cluster from another, also a cloned one.
+    fn uid(&self) -> impl Future<Output = Result<String, Error>> + Send;
+
+    /// The kind that the cluster prefers for a `Kind.group`; `None` if it has none.
+    fn preferred(
+        &self,
+        group_kind: &str,
+    ) -> impl Future<Output = Result<Option<Gvk>, Error>> + Send;
+
+    /// Brings an object's namespace into the form that its kind needs: a cluster-scoped one has
+    /// none.
+    fn locate(&self, object: &mut Value) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// One object; `None` if it is not there.
+    fn get(
+        &self,
+        reference: &ObjectRef,
+    ) -> impl Future<Output = Result<Option<Value>, Error>> + Send;
+
+    /// All objects of a kind, in all namespaces, that have the label; all without one.
+    fn list(
+        &self,
+        gvk: &Gvk,
+        label: Option<(&str, &str)>,
+    ) -> impl Future<Output = Result<Vec<Value>, Error>> + Send;
+
+    /// Applies an object, and returns what the server made of it.
+    fn apply(
+        &self,
+        object: &Value,
+        conflicts: Conflicts,
+        mode: Mode,
+    ) -> impl Future<Output = Result<Value, Error>> + Send;
+
+    /// Applies the status of an object of the agent's own kinds.
+    fn apply_status(&self, object: &Value) -> impl Future<Output = Result<Value, Error>> + Send;
+
+    /// Deletes the very object that was read; another of the same name stays.
+    fn delete(&self, live: &Value) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Waits until a kind can be used whose definition was just applied.
+    fn established(&self, crd: &Value) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Adds an event. A failure is logged: nothing depends on it.
+    fn announce(&self, happening: Happening) -> impl Future<Output = ()> + Send;
+
+    /// Watches exactly these kinds from now on.
+    fn watch(&self, kinds: &BTreeSet<Watched>);
+
+    /// Completes when something watched changed since the last call; it may complete too often.
+    fn changed(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// Why the cluster could not be read or written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The client can't be made: no kubeconfig, or none that works.
+    #[error("set up the connection to the cluster: {0}")]
+    Connect(String),
+    /// The cluster has no such kind.
+    #[error("the cluster has no kind {}: is its CustomResourceDefinition installed?", .0.group_kind())]
+    UnknownKind(Gvk),
+    /// A namespaced object without a namespace.
+    #[error("{0} has no namespace: set `namespace` in the kustomization, or in the object")]
+    NoNamespace(Box<ObjectRef>),
+    /// Not a Kubernetes object.
+    #[error("an object without apiVersion, kind or name")]
+    NotAnObject,
+    /// Other managers own fields with other values.
+    #[error("{reference}: {}", .fields.join("; "))]
+    Conflict {
+        /// The object.
+        reference: Box<ObjectRef>,
+        /// Each field with its owner, in words.
+        fields: Vec<String>,
+    },
+    /// The API server answered with an error.
+    #[error("{verb} {what}: {}", .status.message)]
+    Api {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        what: String,
+        /// The answer.
+        status: Box<kube::core::Status>,
+    },
+    /// No answer, or none that can be read.
+    #[error("{verb} {what}")]
+    Request {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        what: String,
+        /// The cause.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// No answer in time.
+    #[error("{verb} {what}: no answer within {} s", REQUEST_DEADLINE.as_secs())]
+    Timeout {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        what: String,
+    },
+}
+
+impl Error {
+    fn from_kube(verb: &'static str, what: impl Into<String>, error: kube::Error) -> Self {
+        let what = what.into();
+        match error {
+            kube::Error::Api(status) => Self::Api { verb, what, status },
+            source => Self::Request {
+                verb,
+                what,
+                source: Box::new(source),
+            },
+        }
+    }
+
+    /// Whether the same request may succeed later, without anybody changing anything.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Request { .. } | Self::Timeout { .. } | Self::UnknownKind(_) => true,
+            Self::Api { status, .. } => status.code == 429 || status.code >= 500,
+            Self::Connect(_) | Self::NoNamespace(_) | Self::NotAnObject | Self::Conflict { .. } => {
+                false
+            }
+        }
+    }
+
+    /// Whether the server said that there is no such object.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Api { status, .. } if status.is_not_found())
+    }
+}

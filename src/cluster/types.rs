@@ -1,0 +1,303 @@
+//! The agent's own kinds in a cluster: `GitSync`, one, and `TrustPeer`, one per peer.
+//!
+//! They report; only `GitSync.spec` is for people to write.
+
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "every column of a table has a type"
+)]
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{CustomResource, CustomResourceExt};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::model::manifest::{Gvk, ObjectRef};
+
+/// The `apiVersion` of both kinds.
+pub const API_VERSION: &str = "trustweave.dev/v1alpha1";
+
+/// The name of the one `GitSync` of a cluster.
+pub const GIT_SYNC_NAME: &str = "trustweave";
+
+/// What this cluster's agent takes from git, and what came of it.
+#[derive(
+    CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
+#[kube(
+    group = "trustweave.dev",
+    version = "v1alpha1",
+    kind = "GitSync",
+    plural = "gitsyncs",
+    shortname = "gs",
+    category = "trustweave",
+    status = "GitSyncStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    label("applyset.kubernetes.io/is-parent-type", "true"),
+    doc = "What this cluster's agent takes from git, and what came of it. There is one, named `trustweave`; the agent makes it",
+    printcolumn(name = "Cluster", type_ = "string", json_path = ".status.cluster"),
+    printcolumn(
+        name = "Trust Domain",
+        type_ = "string",
+        json_path = ".status.trustDomain"
+    ),
+    printcolumn(
+        name = "Revision",
+        type_ = "string",
+        json_path = ".status.shortRevision"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(name = "Objects", type_ = "integer", json_path = ".status.objects"),
+    printcolumn(name = "Peers", type_ = "string", json_path = ".status.peers"),
+    printcolumn(
+        name = "Published",
+        type_ = "integer",
+        json_path = ".status.published.serial"
+    ),
+    printcolumn(name = "Synced", type_ = "date", json_path = ".status.lastChange"),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].message",
+        priority = "1"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct GitSyncSpec {
+    /// While true, nothing of the overlay is applied or pruned. Publishing and the delivery of
+    /// peers' bundles go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
+}
+
+/// What came of the last pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GitSyncStatus {
+    /// The cluster that the agent serves.
+    pub cluster: String,
+    /// The trust domain of the cluster.
+    pub trust_domain: String,
+    /// The commit of the reviewed branch that is in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Its first digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub short_revision: Option<String>,
+    /// When the last pass changed something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_change: Option<String>,
+    /// How many objects the overlay has.
+    pub objects: u64,
+    /// How many of the declared peers are federated, as `2/3`.
+    pub peers: String,
+    /// The public half of the agent's signing key, as in a `.pub` file: what belongs into
+    /// `signers` of the trust domain's declaration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
+    /// The bundle that this agent published last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub published: Option<PublishedStatus>,
+    /// `Ready`, `RepositoryValid` and `Published`.
+    pub conditions: Vec<Condition>,
+    /// What is wrong with the repository, as `trustweave check` says it; at most 20 lines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<String>,
+    /// What could not be applied, and why; at most 20 lines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<String>,
+}
+
+/// The bundle that this agent published last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PublishedStatus {
+    /// The publisher's own counter.
+    pub serial: u64,
+    /// The epoch of the declaration.
+    pub epoch: u64,
+    /// SHA-256 of the canonical bundle.
+    pub digest: String,
+    /// The branch.
+    pub branch: String,
+}
+
+/// A trust domain that this cluster's workloads trust, or are to trust, or did.
+#[derive(
+    CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
+#[kube(
+    group = "trustweave.dev",
+    version = "v1alpha1",
+    kind = "TrustPeer",
+    plural = "trustpeers",
+    shortname = "tp",
+    category = "trustweave",
+    status = "TrustPeerStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "A trust domain that this cluster's workloads trust, are to trust, or did. The agent writes it; nothing in it is for people to set",
+    printcolumn(
+        name = "Trust Domain",
+        type_ = "string",
+        json_path = ".spec.trustDomain"
+    ),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Serial", type_ = "string", json_path = ".status.version"),
+    printcolumn(name = "Digest", type_ = "string", json_path = ".status.shortDigest"),
+    printcolumn(
+        name = "Pushed",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Pushed')].status"
+    ),
+    printcolumn(
+        name = "Confirmed",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Confirmed')].status"
+    ),
+    printcolumn(
+        name = "Expires",
+        type_ = "string",
+        json_path = ".status.earliestExpiry"
+    ),
+    printcolumn(
+        name = "Delivered",
+        type_ = "date",
+        json_path = ".status.lastDelivered"
+    ),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.message")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustPeerSpec {
+    /// The peer.
+    pub trust_domain: String,
+}
+
+/// Where the peer is in its life, and what was delivered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TrustPeerStatus {
+    /// `Pending`, `Seeding`, `Federated` or `Draining`.
+    pub phase: String,
+    /// Whether the peer was ever `Federated`: from then on it leaves registrations by draining only.
+    pub was_federated: bool,
+    /// Epoch and serial of the newest delivery, as `<epoch>.<serial>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The newest delivery; nothing older is ever delivered again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<WatermarkStatus>,
+    /// The first digits of the delivered bundle's digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub short_digest: Option<String>,
+    /// When the newest bundle was delivered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_delivered: Option<String>,
+    /// When the first of the delivered X.509 roots ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub earliest_expiry: Option<String>,
+    /// The registrations that want the peer and do not get it yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub held_back: Vec<String>,
+    /// How many of the overlay's registrations name the peer.
+    pub registrations: u64,
+    /// The most telling sentence of the conditions.
+    pub message: String,
+    /// `Consented`, `BundleAccepted`, `Ready`, `Pushed`, `Confirmed`, and `Unique` if it is not.
+    pub conditions: Vec<Condition>,
+}
+
+/// The newest delivery.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WatermarkStatus {
+    /// The epoch of the peer's declaration.
+    pub epoch: u64,
+    /// The publisher's serial.
+    pub serial: u64,
+    /// How many revocations were in force.
+    pub revocations: u64,
+    /// How often this very bundle was pushed again.
+    pub nonce: u64,
+    /// SHA-256 of the published bundle.
+    pub digest: String,
+}
+
+/// A condition as Kubernetes writes it (`meta/v1.Condition`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// One word in camel case.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+    /// When `status` changed last.
+    pub last_transition_time: String,
+}
+
+impl Condition {
+    /// A condition that came to be `now`, or keeps its time if `previous` has the same status.
+    pub fn new(
+        kind: &str,
+        status: Option<bool>,
+        reason: &str,
+        message: &str,
+        previous: &[Self],
+        now: &str,
+    ) -> Self {
+        let status = match status {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        };
+        let since = previous
+            .iter()
+            .find(|before| before.kind == kind && before.status == status)
+            .map_or(now, |before| before.last_transition_time.as_str());
+        Self {
+            kind: kind.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            last_transition_time: since.to_owned(),
+        }
+    }
+}
+
+/// The identity of the one `GitSync`.
+pub fn git_sync_reference() -> ObjectRef {
+    ObjectRef {
+        gvk: git_sync_kind(),
+        namespace: None,
+        name: GIT_SYNC_NAME.to_owned(),
+    }
+}
+
+/// The kind `GitSync`.
+pub fn git_sync_kind() -> Gvk {
+    Gvk::new(API_VERSION, "GitSync")
+}
+
+/// The kind `TrustPeer`.
+pub fn trust_peer_kind() -> Gvk {
+    Gvk::new(API_VERSION, "TrustPeer")
+}
+
+/// The `CustomResourceDefinition`s of both kinds, as JSON.
+pub fn crds() -> Vec<Value> {
+    [GitSync::crd(), TrustPeer::crd()]
+        .iter()
+        .map(|crd: &CustomResourceDefinition| serde_json::to_value(crd).unwrap_or_default())
+        .collect()
+}
