@@ -334,3 +334,272 @@ fn confirmed(facts: &Facts, delivered: Option<&Bundle>) -> Option<bool> {
     delivered.sort();
     Some(observed == delivered)
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, SanType};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        federation::{consent::Move, objects::ProbePods},
+        model::{
+            attestation::{Attestation, KIND, Serial},
+            declaration::{API_VERSION, BundleEndpoint},
+        },
+    };
+
+    const CLASS: &str = "class";
+
+    fn peer() -> TrustDomain {
+        TrustDomain::parse("b.test").unwrap()
+    }
+
+    fn context() -> Context {
+        Context {
+            trust_domain: TrustDomain::parse("a.test").unwrap(),
+            class_name: CLASS.to_owned(),
+            probe: ProbePods {
+                namespace: "n".to_owned(),
+                label: ("app".to_owned(), "x".to_owned()),
+            },
+        }
+    }
+
+    fn declaration(url: &str) -> TrustDomainSpec {
+        serde_json::from_value(json!({
+            "clusters": [{"name": "b"}], "signers": [],
+            "spire": {"distribution": "custom", "namespace": "s", "className": CLASS},
+            "bundleEndpoint": {
+                "profile": "https_spiffe", "url": url, "spiffeID": "spiffe://b.test/spire/server",
+            },
+        }))
+        .unwrap()
+    }
+
+    fn bundle() -> Bundle {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        let mut params = CertificateParams::default();
+        let id = "spiffe://b.test".try_into().unwrap();
+        params.subject_alt_names = vec![SanType::URI(id)];
+        let root = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let keys = json!({"keys": [{"use": "x509-svid", "x5c": [STANDARD.encode(root.der())]}]});
+        Bundle::parse(keys.to_string().as_bytes()).unwrap()
+    }
+
+    fn publication(bundle: &Bundle, serial: u64) -> Publication {
+        Publication {
+            bundle: bundle.clone(),
+            attestation: Attestation {
+                api_version: API_VERSION.to_owned(),
+                kind: KIND.to_owned(),
+                trust_domain: peer(),
+                epoch: 0,
+                serial: Serial(serial),
+                sha256: bundle.digest(),
+                spiffe_sequence: None,
+                endpoint: BundleEndpoint::None,
+                cluster_uid: String::new(),
+                issued_at: Timestamp::UNIX_EPOCH,
+            },
+        }
+    }
+
+    /// A peer that both sides agree on, with nothing delivered yet.
+    fn facts(published: Result<Publication, Rejection>) -> Facts {
+        Facts {
+            peer: peer(),
+            declaration: Some(declaration("https://b.example")),
+            edge: Some(Consent::Given),
+            published,
+            live: Vec::new(),
+            memory: Memory::default(),
+            probe: Probe::Unknown(String::new()),
+            observed: None,
+        }
+    }
+
+    /// The same peer after what was decided was applied.
+    fn after(facts: &Facts, state: &PeerState) -> Facts {
+        let mut facts = facts.clone();
+        if let Some(cftd) = &state.cftd {
+            facts.live = vec![LiveCftd::read(cftd, CLASS).unwrap().1];
+        }
+        facts.memory.watermark = state.watermark.clone();
+        facts.memory.was_federated |= state.phase == Phase::Federated;
+        facts
+    }
+
+    fn decide_one(facts: &Facts) -> PeerState {
+        decide(&context(), vec![facts.clone()]).remove(0)
+    }
+
+    /// A peer whose bundle was delivered under a serial, and is ready.
+    fn federated(bundle: &Bundle, serial: u64) -> Facts {
+        let mut facts = facts(Ok(publication(bundle, serial)));
+        facts.probe = Probe::Ready;
+        let seeded = after(&facts, &decide_one(&facts));
+        after(&seeded, &decide_one(&seeded))
+    }
+
+    fn url(state: &PeerState) -> &str {
+        let cftd = state.cftd.as_ref().unwrap();
+        cftd["spec"]["bundleEndpointURL"].as_str().unwrap()
+    }
+
+    #[test]
+    fn a_peer_is_seeded_then_federated_then_left_alone() {
+        let bundle = bundle();
+        let start = facts(Ok(publication(&bundle, 1)));
+        let seeded = decide_one(&start);
+        assert_eq!(seeded.phase, Phase::Seeding);
+        assert_eq!(seeded.standing, Standing::HeldBack);
+        assert_eq!(seeded.delivery, Delivery::Push);
+        assert_eq!(url(&seeded), "https://b.example/#0.1.0.0");
+        let delivered = seeded.cftd.as_ref().unwrap()["spec"]["trustDomainBundle"].clone();
+        assert!(
+            delivered
+                .as_str()
+                .unwrap()
+                .contains("\"spiffe_refresh_hint\": 60")
+        );
+        assert!(seeded.probe.is_some());
+
+        let mut next = after(&start, &seeded);
+        next.probe = Probe::Refused("entryFailures is 1".to_owned());
+        assert_eq!(decide_one(&next).phase, Phase::Seeding);
+        next.probe = Probe::Ready;
+        let ready = decide_one(&next);
+        assert_eq!(
+            (ready.phase, ready.standing),
+            (Phase::Federated, Standing::Ready)
+        );
+        assert_eq!(ready.delivery, Delivery::Keep);
+        assert_eq!(ready.cftd, seeded.cftd);
+    }
+
+    #[test]
+    fn nothing_is_delivered_without_consent_and_a_bundle() {
+        let unpublished = decide_one(&facts(Err(Rejection::Unpublished)));
+        assert_eq!(
+            (unpublished.phase, unpublished.cftd),
+            (Phase::Pending, None)
+        );
+        assert_eq!(unpublished.standing, Standing::HeldBack);
+        let mut refused = facts(Ok(publication(&bundle(), 1)));
+        refused.edge = Some(Consent::Missing {
+            moves: vec![Move {
+                owner: peer(),
+                list: "export",
+                peer: context().trust_domain,
+            }],
+        });
+        let refused = decide_one(&refused);
+        assert_eq!(
+            (refused.phase, refused.cftd, refused.probe),
+            (Phase::Pending, None, None)
+        );
+    }
+
+    #[test]
+    fn a_newer_bundle_is_pushed_and_an_older_or_a_second_one_never() {
+        let (first, second) = (bundle(), bundle());
+        let mut facts = federated(&first, 5);
+        facts.published = Ok(publication(&second, 6));
+        let newer = decide_one(&facts);
+        assert_eq!(newer.delivery, Delivery::Push);
+        assert_eq!(url(&newer), "https://b.example/#0.6.0.0");
+        for (published, reason) in [
+            (publication(&second, 4), "Rollback"),
+            (publication(&second, 5), "Equivocation"),
+        ] {
+            facts.published = Ok(published);
+            let state = decide_one(&facts);
+            assert!(
+                matches!(&state.delivery, Delivery::Refused(refusal) if refusal.reason() == reason)
+            );
+            assert_eq!((state.phase, state.cftd), (Phase::Federated, None));
+            assert_eq!(state.watermark.unwrap().serial, Serial(5));
+        }
+        facts.published = Err(Rejection::NoSigners);
+        let rejected = decide_one(&facts);
+        assert_eq!((rejected.phase, rejected.cftd), (Phase::Federated, None));
+    }
+
+    #[test]
+    fn what_somebody_changed_or_deleted_is_repaired_by_a_new_push() {
+        let bundle = bundle();
+        let mut facts = federated(&bundle, 1);
+        facts.live[0].bundle = Some("{\"keys\": []}".to_owned());
+        let changed = decide_one(&facts);
+        assert_eq!(changed.delivery, Delivery::Repair);
+        assert_eq!(url(&changed), "https://b.example/#0.1.0.1");
+        facts.live.clear();
+        let deleted = decide_one(&facts);
+        assert_eq!(deleted.delivery, Delivery::Repair);
+        assert_eq!(deleted.phase, Phase::Federated);
+    }
+
+    #[test]
+    fn another_address_never_brings_an_older_bundle_with_it() {
+        let mut facts = federated(&bundle(), 1);
+        facts.declaration = Some(declaration("https://moved.example"));
+        let moved = decide_one(&facts);
+        assert_eq!(moved.delivery, Delivery::Relocate);
+        assert_eq!(
+            moved.cftd.as_ref().unwrap()["spec"].get("trustDomainBundle"),
+            None
+        );
+        // It is put back once the address is the same: SPIRE looks at nothing but the URL.
+        let next = decide_one(&after(&facts, &moved));
+        assert_eq!(next.delivery, Delivery::Keep);
+        assert_eq!(url(&next), url(&moved));
+        assert!(
+            next.cftd.as_ref().unwrap()["spec"]
+                .get("trustDomainBundle")
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn a_federated_peer_leaves_registrations_by_draining_only() {
+        let mut facts = federated(&bundle(), 1);
+        facts.probe = Probe::Unknown("no pod".to_owned());
+        assert_eq!(decide_one(&facts).standing, Standing::Ready);
+        facts.edge = Some(Consent::Unknown {
+            path: crate::model::repository::topology_path(),
+        });
+        let unknown = decide_one(&facts);
+        assert_eq!(
+            (unknown.phase, unknown.standing),
+            (Phase::Federated, Standing::Ready)
+        );
+        assert_eq!(unknown.cftd, None);
+        assert!(unknown.probe.is_some());
+        facts.edge = None;
+        let draining = decide_one(&facts);
+        assert_eq!(
+            (draining.phase, draining.standing),
+            (Phase::Draining, Standing::Leaving)
+        );
+        assert_eq!((draining.cftd, draining.probe), (None, None));
+    }
+
+    #[test]
+    fn all_bundles_together_stay_below_what_spire_can_carry() {
+        let bundle = bundle();
+        let one = objects::delivered_bundle(&bundle, &declaration("https://b.example")).len();
+        let many = MAX_TOTAL_BYTES / one + 1;
+        let facts: Vec<_> = (0..many)
+            .map(|number| Facts {
+                peer: TrustDomain::parse(&format!("p{number}.test")).unwrap(),
+                ..facts(Ok(publication(&bundle, 1)))
+            })
+            .collect();
+        let states = decide(&context(), facts);
+        let refused = states
+            .iter()
+            .filter(|state| matches!(state.delivery, Delivery::Refused(Refusal::TooMuch(_))));
+        assert_eq!(refused.count(), 1);
+    }
+}

@@ -308,3 +308,53 @@ fn only_safe_urls_are_talked_to() {
         "`http` would send credentials or content unprotected: use https",
     );
 }
+
+#[tokio::test]
+async fn a_first_fetch_that_was_cut_off_is_made_again() {
+    let remote = Remote::start().await;
+    for content in ["one", "two"] {
+        remote.commit("main", "x", content).await;
+    }
+    let (directory, key) = (remote.path("m"), key());
+    assert!(remote.mirror("m").fetch().await.unwrap().main.is_some());
+    // A killed process: the objects are there, the boundary of the shallow history is not.
+    fs::remove_file(directory.join("shallow")).unwrap();
+    let kept = fs::read_to_string(directory.join("config")).unwrap();
+    let unfinished: Vec<_> = kept
+        .lines()
+        .filter(|line| !line.contains("mirrors"))
+        .collect();
+    fs::write(directory.join("config"), unfinished.join("\n")).unwrap();
+    let outcome = remote
+        .mirror("m")
+        .publish(request("trustweave/a.test", "", &key), put("1"))
+        .await;
+    assert!(
+        matches!(outcome, Ok(Published::Committed { .. })),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_mirror_that_lost_objects_is_made_anew_by_the_next_try() {
+    let remote = Remote::start().await;
+    for content in ["one", "two"] {
+        remote.commit("main", "x", content).await;
+    }
+    let (mirror, key) = (remote.mirror("m"), key());
+    mirror.fetch().await.unwrap();
+    fs::remove_file(remote.path("m").join("shallow")).unwrap();
+    let mirror_again = remote.mirror("m");
+    let publish = async || {
+        mirror_again
+            .publish(request("trustweave/a.test", "", &key), put("1"))
+            .await
+    };
+    let first = publish().await;
+    assert!(first.as_ref().is_err_and(Error::is_retryable), "{first:?}");
+    let second = publish().await;
+    assert!(
+        matches!(second, Ok(Published::Committed { .. })),
+        "{second:?}"
+    );
+}
