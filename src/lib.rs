@@ -5,4 +5,5 @@ pub mod federation;
 pub mod git;
 pub mod model;
 pub mod plan;
+pub mod render;
 pub mod spire;
