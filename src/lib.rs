@@ -5,5 +5,6 @@ pub mod federation;
 pub mod git;
 pub mod model;
 pub mod plan;
+pub mod reconcile;
 pub mod render;
 pub mod spire;

@@ -1,0 +1,267 @@
+//! SPIRE → git: a pass that publishes the own bundle, signed, if it is not what stands there already.
+//!
+//! **Invariants:** the agent writes its own branch (or directory) only, and only as the declared
+//! publisher; same content, same bytes: nothing is committed twice; a bundle that peers would refuse
+//! is not published.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use thiserror::Error;
+
+use crate::{
+    cluster::types::PublishedStatus,
+    git::{self, Author, Draft, Publish, Published, Repository, SigningKey, Tip},
+    model::{
+        attestation::{self, Attestation, Rejection, Serial},
+        bundle::{Bundle, InvalidBundle},
+        declaration::{API_VERSION, Signer, TrustDomainSpec},
+        repository::{RepoPath, publication, publication_branch, trust_domain_directory},
+        trust_domain::{ClusterName, TrustDomain},
+    },
+    spire::{self, BundleSource},
+};
+
+/// Who publishes, and where.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    /// The agent's cluster.
+    pub cluster: ClusterName,
+    /// UID of the namespace `kube-system`.
+    pub cluster_uid: String,
+    /// The agent's trust domain.
+    pub trust_domain: TrustDomain,
+    /// The branch and the directory in it.
+    pub target: Target,
+    /// The domain of the commits' author.
+    pub email_domain: &'static str,
+}
+
+/// What a pass led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether a commit was needed.
+    pub published: Published,
+    /// What stands in git now.
+    pub standing: PublishedStatus,
+}
+
+/// Where a publication stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The branch.
+    pub branch: String,
+    /// The directory on the branch.
+    pub directory: RepoPath,
+}
+
+impl Target {
+    /// The root of the trust domain's own branch.
+    pub fn own_branch(trust_domain: &TrustDomain) -> Self {
+        Self {
+            branch: publication_branch(trust_domain),
+            directory: RepoPath::ROOT,
+        }
+    }
+
+    /// The trust domain's directory on the reviewed branch.
+    pub fn directory_on(branch: &str, trust_domain: &TrustDomain) -> Self {
+        Self {
+            branch: branch.to_owned(),
+            directory: trust_domain_directory(trust_domain),
+        }
+    }
+}
+
+/// Why nothing is published.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The declaration does not know this cluster, or not as the publisher.
+    #[error("`{cluster}` is not the declared publisher of `{trust_domain}`")]
+    NotPublisher {
+        /// The agent's cluster.
+        cluster: ClusterName,
+        /// The agent's trust domain.
+        trust_domain: TrustDomain,
+    },
+    /// Peers would refuse what this key signs.
+    #[error("the agent's key {0} is not among the declared signers of its trust domain")]
+    NotASigner(String),
+    /// The own bundle can't be read.
+    #[error(transparent)]
+    Source(#[from] spire::Error),
+    /// SPIRE's bundle is not one that peers would take.
+    #[error("SPIRE's own bundle: {0}")]
+    Bundle(#[from] InvalidBundle),
+    /// The branch was last written from another cluster under the same name.
+    #[error(
+        "the publication was last written by cluster UID {0}: raise `epoch` in the declaration if this cluster replaces it"
+    )]
+    OtherCluster(String),
+    /// The key can't sign, or git can't be written.
+    #[error(transparent)]
+    Git(#[from] git::Error),
+}
+
+/// Publishes the own bundle if what stands at the target is not it. `last` is the highest serial
+/// that this agent remembers to have published: the branch may have been lost since.
+pub async fn pass<R: Repository, S: BundleSource>(
+    repository: &R,
+    source: &S,
+    publisher: &Publisher,
+    key: &SigningKey,
+    declaration: &TrustDomainSpec,
+    last: Serial,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
+    if declaration.publisher() != Some(&publisher.cluster) {
+        return Err(Error::NotPublisher {
+            cluster: publisher.cluster.clone(),
+            trust_domain: publisher.trust_domain.clone(),
+        });
+    }
+    let own_key = key.public_key();
+    let declared = |signer: &Signer| {
+        Signer::parse(&own_key)
+            .is_ok_and(|own| own.public_key().key_data() == signer.public_key().key_data())
+    };
+    if !declaration.signers.iter().any(declared) {
+        return Err(Error::NotASigner(own_key));
+    }
+    let bundle = Bundle::parse(&source.current().await?)?;
+    bundle.check(&publisher.trust_domain, now)?;
+
+    let composer = Composer {
+        publisher,
+        key,
+        declaration,
+        bundle: &bundle,
+        last,
+        now,
+    };
+    let request = Publish {
+        branch: publisher.target.branch.clone(),
+        directory: publisher.target.directory.clone(),
+        author: Author {
+            name: format!("trustweave ({})", publisher.cluster),
+            email: format!("{}@{}", publisher.cluster, publisher.email_domain),
+            seconds: now.as_second(),
+        },
+        key: key.clone(),
+    };
+    let mut last_draft = None;
+    let pushed = repository
+        .publish(request, |tip| {
+            match last_draft.insert(composer.compose(tip)) {
+                Ok(Composed::New(_, draft)) => draft.take(),
+                Ok(Composed::Standing(_)) | Err(_) => None,
+            }
+        })
+        .await?;
+    let (Composed::New(serial, _) | Composed::Standing(serial)) =
+        last_draft.transpose()?.ok_or_else(
+            // The port composes at least once before it succeeds.
+            || git::Error::Contended {
+                branch: publisher.target.branch.clone(),
+                attempts: 0,
+            },
+        )?;
+    Ok(Outcome {
+        published: pushed,
+        standing: PublishedStatus {
+            serial: serial.0,
+            epoch: declaration.epoch,
+            digest: bundle.digest().to_string(),
+            branch: publisher.target.branch.clone(),
+        },
+    })
+}
+
+/// What was made of a tip.
+enum Composed {
+    /// It says the same already, under this serial.
+    Standing(Serial),
+    /// It needs these files, under this serial.
+    New(Serial, Option<Draft>),
+}
+
+/// Composes what should stand at the target, on top of what stands there.
+struct Composer<'a> {
+    publisher: &'a Publisher,
+    key: &'a SigningKey,
+    declaration: &'a TrustDomainSpec,
+    bundle: &'a Bundle,
+    last: Serial,
+    now: Timestamp,
+}
+
+impl Composer<'_> {
+    /// The files to write, unless the tip already says the same.
+    fn compose(&self, tip: &Tip) -> Result<Composed, Error> {
+        let standing = attestation::verify(
+            &self.publisher.trust_domain,
+            self.declaration,
+            &tip.files,
+            self.now,
+        );
+        let previous = tip.files.get(publication::ATTESTATION);
+        let previous: Option<Attestation> =
+            previous.and_then(|bytes| serde_json::from_slice(bytes).ok());
+        if let Some(previous) = &previous
+            && previous.cluster_uid != self.publisher.cluster_uid
+            && previous.epoch >= self.declaration.epoch
+        {
+            return Err(Error::OtherCluster(previous.cluster_uid.clone()));
+        }
+        match standing {
+            Ok(standing) if standing.bundle == *self.bundle => {
+                return Ok(Composed::Standing(standing.attestation.serial));
+            }
+            // Nobody but this agent writes here: what does not verify is replaced.
+            Ok(_) | Err(Rejection::Unpublished) => {}
+            Err(rejection) => tracing::info!(%rejection, "the standing publication is replaced"),
+        }
+        let serial = previous
+            .map_or(Serial(0), |previous| previous.serial)
+            .max(self.last)
+            .next();
+        Ok(Composed::New(serial, Some(self.draft(serial)?)))
+    }
+
+    fn draft(&self, serial: Serial) -> Result<Draft, Error> {
+        let bundle = self.bundle.canonical();
+        let attestation = Attestation {
+            api_version: API_VERSION.to_owned(),
+            kind: attestation::KIND.to_owned(),
+            trust_domain: self.publisher.trust_domain.clone(),
+            epoch: self.declaration.epoch,
+            serial,
+            sha256: self.bundle.digest(),
+            spiffe_sequence: self.bundle.sequence,
+            endpoint: self.declaration.bundle_endpoint.clone(),
+            cluster_uid: self.publisher.cluster_uid.clone(),
+            issued_at: self.now,
+        };
+        let statement = attestation.to_bytes();
+        let signature = self.key.sign(attestation::NAMESPACE, &statement)?;
+        let message = format!(
+            "Publish the bundle of {}: serial {serial}\n\n\
+             X.509 authorities: {}\nJWT authorities: {}\n\n\
+             Trust-Domain: {}\nCluster: {}\nEpoch: {}\nSerial: {serial}\nDigest: sha256:{}\n",
+            self.publisher.trust_domain,
+            self.bundle.x509_authorities.len(),
+            self.bundle.jwt_authorities.len(),
+            self.publisher.trust_domain,
+            self.publisher.cluster,
+            self.declaration.epoch,
+            attestation.sha256,
+        );
+        let files = BTreeMap::from([
+            (publication::BUNDLE.to_owned(), bundle),
+            (publication::ATTESTATION.to_owned(), statement),
+            (publication::SIGNATURE.to_owned(), signature.into_bytes()),
+        ]);
+        Ok(Draft { files, message })
+    }
+}

@@ -1,0 +1,396 @@
+//! Git → cluster: a pass that renders, decides about peers, plans, applies and reports.
+
+mod deliver;
+mod facts;
+mod overlay;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use serde_json::Value;
+use thiserror::Error;
+
+use self::facts::{Live, foreign};
+use super::{desired, report};
+use crate::{
+    cluster::{
+        self, Cluster, Conflicts, Mode, Watched, inventory,
+        types::{self, GitSyncStatus, PublishedStatus},
+    },
+    federation::{
+        lifecycle::{self, PeerState},
+        objects::{CFTD, CLUSTER_SPIFFE_ID, Context, ProbePods, SPIRE_API_VERSION},
+        resolve::Peers,
+    },
+    git::{self, Heads, Repository},
+    model::{
+        declaration::TrustDomainSpec,
+        declarations::Declarations,
+        diagnostic::Diagnostic,
+        manifest::{Gvk, Manifest},
+        repository::{Revision, Tree},
+        trust_domain::{ClusterName, TrustDomain},
+    },
+    plan::settled::Settled,
+};
+
+/// How many requests are under way at once: each is a connection, as the client speaks HTTP/1.1.
+const CONCURRENCY: usize = 8;
+
+/// Who the agent is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The cluster that it serves.
+    pub cluster: ClusterName,
+    /// The trust domain of the cluster's SPIRE.
+    pub trust_domain: TrustDomain,
+    /// The pods by which probes see what SPIRE holds.
+    pub probe: ProbePods,
+    /// The public half of the signing key.
+    pub signer: Option<String>,
+}
+
+/// What the other loop has to report.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublishReport {
+    /// What stands in git by this agent.
+    pub published: Option<PublishedStatus>,
+    /// Why nothing newer does.
+    pub failure: Option<String>,
+}
+
+/// What a pass is given besides the repository and the cluster.
+#[derive(Clone, Debug)]
+pub struct Inputs<'a> {
+    /// The remote's references.
+    pub heads: &'a Heads,
+    /// The roots that a workload holds, if there is such a view.
+    pub observed: Option<&'a BTreeMap<TrustDomain, Vec<Vec<u8>>>>,
+    /// What the other loop has to report; `None` before its first pass.
+    pub publish: Option<&'a PublishReport>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What a pass did.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The commit in force.
+    pub revision: Revision,
+    /// All peers.
+    pub peers: Vec<PeerState>,
+    /// How many objects were created, updated or deleted; reports are not counted.
+    pub writes: usize,
+    /// What could not be applied, and why.
+    pub failures: Vec<String>,
+    /// Whether a failure may go away by itself.
+    pub retry: bool,
+    /// What is wrong with the repository.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Why a pass could not be made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The remote has no reviewed branch.
+    #[error("the remote has no such branch yet")]
+    NoBranch,
+    /// The repository does not know this agent.
+    #[error("no usable declaration says that cluster `{cluster}` belongs to `{trust_domain}`")]
+    NotDeclared {
+        /// The agent's cluster.
+        cluster: ClusterName,
+        /// The agent's trust domain.
+        trust_domain: TrustDomain,
+    },
+    /// The repository can't be read.
+    #[error(transparent)]
+    Git(#[from] git::Error),
+    /// The cluster can't be read.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+}
+
+/// The loop's memory: only what saves work. Losing it changes nothing that a pass decides.
+pub struct Sync<R, C> {
+    repository: Arc<R>,
+    cluster: Arc<C>,
+    identity: Identity,
+    /// The last usable reading of each declaration.
+    good: Option<Declarations>,
+    settled: Settled,
+    trees: BTreeMap<Revision, Arc<Tree>>,
+}
+
+/// The writes of a pass, and what came of them.
+#[derive(Default)]
+struct Writes {
+    made: usize,
+    failures: Vec<String>,
+    retry: bool,
+}
+
+impl Writes {
+    fn failed(&mut self, error: &cluster::Error) {
+        self.retry |= error.is_retryable();
+        self.failures.push(with_causes(error));
+    }
+}
+
+impl<R: Repository, C: Cluster> Sync<R, C> {
+    /// A loop that has not seen anything yet.
+    pub fn new(repository: Arc<R>, cluster: Arc<C>, identity: Identity) -> Self {
+        Self {
+            repository,
+            cluster,
+            identity,
+            good: None,
+            settled: Settled::default(),
+            trees: BTreeMap::new(),
+        }
+    }
+
+    /// What the own trust domain's owners declare, as far as was ever readable.
+    pub fn own_declaration(&self) -> Option<&TrustDomainSpec> {
+        self.good
+            .as_ref()?
+            .trust_domains
+            .get(&self.identity.trust_domain)
+    }
+
+    /// Reads a revision's declarations; what is broken keeps its last usable reading.
+    pub async fn load(&mut self, heads: &Heads) -> Result<Vec<Diagnostic>, Error> {
+        let main = heads.main.as_ref().ok_or(Error::NoBranch)?;
+        let wanted: BTreeSet<&Revision> = heads.publications.values().chain([main]).collect();
+        self.trees.retain(|revision, _| wanted.contains(revision));
+        let tree = self.tree(main).await?;
+        let (declarations, diagnostics) = Declarations::load(&tree, self.good.as_ref());
+        self.good = Some(declarations);
+        Ok(diagnostics)
+    }
+
+    /// Makes a pass. An error means that nothing could be decided; what could not be applied is
+    /// part of the outcome.
+    pub async fn pass(&mut self, inputs: Inputs<'_>) -> Result<Outcome, Error> {
+        let diagnostics = self.load(inputs.heads).await?;
+        let outcome = self.reconcile(&inputs, diagnostics).await;
+        if let Err(error) = &outcome {
+            self.report_failure(&inputs, &with_causes(error)).await;
+        }
+        outcome
+    }
+
+    async fn tree(&mut self, revision: &Revision) -> Result<Arc<Tree>, git::Error> {
+        if let Some(tree) = self.trees.get(revision) {
+            return Ok(tree.clone());
+        }
+        let tree = Arc::new(self.repository.tree(revision).await?);
+        self.trees.insert(revision.clone(), tree.clone());
+        Ok(tree)
+    }
+
+    async fn reconcile(
+        &mut self,
+        inputs: &Inputs<'_>,
+        mut diagnostics: Vec<Diagnostic>,
+    ) -> Result<Outcome, Error> {
+        let revision = inputs.heads.main.clone().ok_or(Error::NoBranch)?;
+        let tree = self.tree(&revision).await?;
+        let declarations = self.good.clone().unwrap_or_default();
+        let own = declarations
+            .trust_domains
+            .get(&self.identity.trust_domain)
+            .filter(|own| {
+                own.clusters
+                    .iter()
+                    .any(|cluster| cluster.name == self.identity.cluster)
+            })
+            .ok_or_else(|| Error::NotDeclared {
+                cluster: self.identity.cluster.clone(),
+                trust_domain: self.identity.trust_domain.clone(),
+            })?;
+        let context = Context {
+            trust_domain: self.identity.trust_domain.clone(),
+            class_name: own.spire.class_name.clone(),
+            probe: self.identity.probe.clone(),
+        };
+        let live = self.read().await?;
+        let facts = self
+            .facts(inputs, &tree, &declarations, &context, &live)
+            .await?;
+        let foreign = foreign(&live, &context, &facts);
+        let mut states = lifecycle::decide(&context, facts);
+        let declared = states.iter().map(|s| (s.peer.clone(), s.standing));
+        let peers = Peers {
+            declared: declared.collect(),
+            foreign,
+        };
+        let resolved = desired::overlay(&tree, &declarations, &self.identity.cluster, &peers);
+        let complete = !resolved.diagnostics.iter().any(Diagnostic::is_error);
+        diagnostics.extend(resolved.diagnostics.iter().cloned());
+
+        let mut writes = Writes::default();
+        self.deliver(&mut states, &live, &mut writes).await;
+        let suspended = live
+            .git_sync
+            .as_ref()
+            .is_some_and(|sync| sync["spec"]["suspend"] == true);
+        let manifests = self.members(resolved.manifests.clone(), &mut writes).await;
+        if !suspended {
+            self.apply_overlay(&manifests, &live, complete, &mut writes)
+                .await?;
+        }
+        self.watch(&manifests);
+
+        let told = report::Pass {
+            identity: &self.identity,
+            revision: &revision,
+            states: &states,
+            resolved: &resolved,
+            objects: manifests.len(),
+            writes: writes.made,
+            failures: &writes.failures,
+            diagnostics: &diagnostics,
+            suspended,
+            publish: inputs.publish,
+            now: inputs.now,
+        };
+        self.report(&told, &live).await?;
+        Ok(Outcome {
+            revision,
+            peers: states,
+            writes: writes.made,
+            failures: writes.failures,
+            retry: writes.retry,
+            diagnostics,
+        })
+    }
+
+    /// Watches our members, and everything that decisions about peers need.
+    fn watch(&self, manifests: &[Manifest]) {
+        let label = || Some((inventory::PART_OF.to_owned(), inventory::id()));
+        let mut watched: BTreeSet<_> = manifests
+            .iter()
+            .map(|manifest| Watched {
+                gvk: manifest.reference.gvk.clone(),
+                label: label(),
+            })
+            .collect();
+        for gvk in [
+            Gvk::new(SPIRE_API_VERSION, CFTD),
+            Gvk::new(SPIRE_API_VERSION, CLUSTER_SPIFFE_ID),
+            types::trust_peer_kind(),
+            types::git_sync_kind(),
+        ] {
+            watched.insert(Watched { gvk, label: None });
+        }
+        self.cluster.watch(&watched);
+    }
+
+    /// Writes the status objects that differ from what stands there.
+    async fn report(&self, pass: &report::Pass<'_>, live: &Live) -> Result<(), Error> {
+        for state in pass.states {
+            let former = live.peers.get(&state.peer);
+            let object = report::trust_peer(state);
+            let name = object["metadata"]["name"].clone();
+            if report::is_forgettable(state) {
+                if let Some((former, _)) = former {
+                    self.cluster.delete(former).await?;
+                }
+                continue;
+            }
+            let status = report::trust_peer_status(pass, state, former.map(|(_, status)| status));
+            let standing = match former {
+                Some((standing, _)) => standing.clone(),
+                None => {
+                    self.cluster
+                        .apply(&object, Conflicts::Take, Mode::Persist)
+                        .await?
+                }
+            };
+            self.write_status(&types::trust_peer_kind(), &name, &status, &standing)
+                .await?;
+            for happening in report::happenings(state, former.map(|(_, s)| s), &standing) {
+                self.cluster.announce(happening).await;
+            }
+        }
+        let standing = match &live.git_sync {
+            Some(standing) => standing.clone(),
+            None => self
+                .cluster
+                .get(&types::git_sync_reference())
+                .await?
+                .unwrap_or_default(),
+        };
+        let former = status_of(&standing);
+        let status = report::git_sync_status(pass, &former);
+        self.write_status(
+            &types::git_sync_kind(),
+            &types::GIT_SYNC_NAME.into(),
+            &status,
+            &standing,
+        )
+        .await
+    }
+
+    async fn write_status(
+        &self,
+        gvk: &Gvk,
+        name: &Value,
+        status: &impl serde::Serialize,
+        standing: &Value,
+    ) -> Result<(), Error> {
+        let status = serde_json::to_value(status).unwrap_or_default();
+        if standing.get("status") == Some(&status) {
+            return Ok(());
+        }
+        let object = serde_json::json!({
+            "apiVersion": gvk.api_version(), "kind": gvk.kind,
+            "metadata": {"name": name}, "status": status,
+        });
+        self.cluster.apply_status(&object).await?;
+        Ok(())
+    }
+
+    /// Says in the `GitSync` that nothing could be decided, as far as the cluster can be reached.
+    async fn report_failure(&self, inputs: &Inputs<'_>, message: &str) {
+        let report = async {
+            let reference = types::git_sync_reference();
+            let standing = if let Some(standing) = self.cluster.get(&reference).await? {
+                standing
+            } else {
+                let parent = inventory::parent(&BTreeSet::new(), &BTreeSet::new());
+                self.cluster
+                    .apply(&parent, Conflicts::Take, Mode::Persist)
+                    .await?
+            };
+            let former = status_of(&standing);
+            let status = report::failed(&self.identity, message, inputs, &former);
+            self.write_status(&reference.gvk, &reference.name.into(), &status, &standing)
+                .await
+        };
+        if let Err(error) = report.await {
+            tracing::debug!(error = %with_causes(&error), "the failure could not be reported");
+        }
+    }
+}
+
+fn status_of(git_sync: &Value) -> GitSyncStatus {
+    let status = git_sync.get("status").cloned().unwrap_or_default();
+    serde_json::from_value(status).unwrap_or_default()
+}
+
+/// An error with what led to it, in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

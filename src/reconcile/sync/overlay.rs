@@ -1,0 +1,227 @@
+//! The overlay's objects in the cluster: intent first, then what others stand on, the rest, deletions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt, stream};
+use serde_json::Value;
+
+use super::{CONCURRENCY, Error, Sync, Writes, facts::Live, with_causes};
+use crate::{
+    cluster::{self, Cluster, Conflicts, Mode, inventory, types},
+    git::Repository,
+    model::manifest::{Gvk, Manifest, ObjectKey, ObjectRef},
+    plan::{self, Action, Step, order},
+};
+
+impl<R: Repository, C: Cluster> Sync<R, C> {
+    /// The overlay's objects as members of our set, in their namespaces.
+    pub(super) async fn members(
+        &self,
+        manifests: Vec<Manifest>,
+        writes: &mut Writes,
+    ) -> Vec<Manifest> {
+        let mut members = Vec::new();
+        for manifest in manifests {
+            let Manifest {
+                mut object,
+                origin,
+                reference,
+            } = manifest;
+            match self.cluster.locate(&mut object).await {
+                // An unknown kind's definition may be among the objects that are applied first.
+                Ok(()) | Err(cluster::Error::UnknownKind(_)) => {}
+                Err(error) => {
+                    writes.failed(&error);
+                    continue;
+                }
+            }
+            inventory::enrol(&mut object);
+            members.push(Manifest {
+                reference: ObjectRef::of(&object).unwrap_or(reference),
+                object,
+                origin,
+            });
+        }
+        members
+    }
+
+    /// Applies the overlay: intent, foundations, the rest, then deletions.
+    pub(super) async fn apply_overlay(
+        &mut self,
+        manifests: &[Manifest],
+        live: &Live,
+        complete: bool,
+        writes: &mut Writes,
+    ) -> Result<(), Error> {
+        let mut kinds: BTreeMap<String, Gvk> = manifests
+            .iter()
+            .map(|m| (m.reference.gvk.group_kind(), m.reference.gvk.clone()))
+            .collect();
+        let declared: BTreeSet<String> = kinds.keys().cloned().collect();
+        let recorded = live
+            .git_sync
+            .as_ref()
+            .map(inventory::group_kinds)
+            .unwrap_or_default();
+        for former in recorded.difference(&declared) {
+            if let Some(gvk) = self.cluster.preferred(former).await? {
+                kinds.insert(former.clone(), gvk);
+            }
+        }
+        let namespaces = manifests
+            .iter()
+            .filter_map(|m| m.reference.namespace.clone())
+            .collect();
+        let all: BTreeSet<String> = kinds.keys().cloned().collect();
+        self.record_intent(&all, &namespaces, live.git_sync.as_ref())
+            .await?;
+
+        let found = self.members_in(kinds.values()).await?;
+        let plan = plan::plan(manifests, &found, &self.settled, complete);
+        for (reference, why) in &plan.kept {
+            tracing::debug!(object = %reference, %why, "no longer declared, but kept");
+        }
+        let (deletions, applies): (Vec<_>, Vec<_>) = plan
+            .steps
+            .into_iter()
+            .partition(|step| step.action == Action::Delete);
+        let (foundations, rest): (Vec<_>, Vec<_>) = applies
+            .into_iter()
+            .partition(|step| order::is_foundation(&step.reference.gvk));
+        let failures = writes.failures.len();
+        let definitions: Vec<Value> = foundations
+            .iter()
+            .filter(|step| step.reference.gvk.kind == "CustomResourceDefinition")
+            .filter_map(|step| step.desired.clone())
+            .collect();
+        self.apply_all(foundations, writes).await;
+        for definition in &definitions {
+            if let Err(error) = self.cluster.established(definition).await {
+                writes.failed(&error);
+            }
+        }
+        self.apply_all(rest, writes).await;
+        if writes.failures.len() > failures {
+            // What replaces the former objects is not there yet: they stay until it is.
+            return Ok(());
+        }
+        for step in deletions {
+            self.delete(step, writes).await;
+        }
+        if writes.failures.len() == failures && complete {
+            self.record_intent(&declared, &namespaces, live.git_sync.as_ref())
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the parent of our set, unless it says so already.
+    async fn record_intent(
+        &mut self,
+        kinds: &BTreeSet<String>,
+        namespaces: &BTreeSet<String>,
+        live: Option<&Value>,
+    ) -> Result<(), Error> {
+        let parent = inventory::parent(kinds, namespaces);
+        let key = types::git_sync_reference().key();
+        let stands = |live: &Value| {
+            self.settled.contains(&key, &parent, live) || plan::ownership::in_force(&parent, live)
+        };
+        if !live.is_some_and(stands) {
+            let applied = self
+                .cluster
+                .apply(&parent, Conflicts::Take, Mode::Persist)
+                .await?;
+            self.settled.remember(key, &parent, &applied);
+        }
+        Ok(())
+    }
+
+    /// All live objects of our set.
+    async fn members_in(
+        &self,
+        kinds: impl Iterator<Item = &Gvk>,
+    ) -> Result<BTreeMap<ObjectKey, Value>, Error> {
+        let id = inventory::id();
+        let (cluster, id) = (&self.cluster, &id);
+        let mut lists = Vec::new();
+        for gvk in kinds {
+            lists.push(async move {
+                match cluster.list(gvk, Some((inventory::PART_OF, id))).await {
+                    // Its definition is not applied yet, or was deleted with all that it had.
+                    Err(cluster::Error::UnknownKind(_)) => Ok(Vec::new()),
+                    result => result,
+                }
+            });
+        }
+        let lists: Vec<_> = stream::iter(lists)
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await;
+        let mut found = BTreeMap::new();
+        for list in lists {
+            for object in list? {
+                if let Some(reference) = ObjectRef::of(&object) {
+                    found.insert(reference.key(), object);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Applies all steps at once. One that fails does not stop the others.
+    async fn apply_all(&mut self, steps: Vec<Step>, writes: &mut Writes) {
+        let cluster = &self.cluster;
+        let applies = steps.into_iter().map(|step| async move {
+            let Some(mut desired) = step.desired else {
+                return (
+                    step.reference,
+                    Value::Null,
+                    Err(cluster::Error::NotAnObject),
+                );
+            };
+            // Its kind may be known only now.
+            let result = match cluster.locate(&mut desired).await {
+                Ok(()) => {
+                    cluster
+                        .apply(&desired, Conflicts::Report, Mode::Persist)
+                        .await
+                }
+                Err(error) => Err(error),
+            };
+            (step.reference, desired, result)
+        });
+        let results: Vec<_> = stream::iter(applies)
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await;
+        for (reference, desired, result) in results {
+            match result {
+                Ok(result) => {
+                    tracing::info!(object = %reference, "applied");
+                    writes.made += 1;
+                    self.settled.remember(reference.key(), &desired, &result);
+                }
+                Err(error) => {
+                    tracing::warn!(object = %reference, error = %with_causes(&error), "not applied");
+                    writes.failed(&error);
+                }
+            }
+        }
+    }
+
+    async fn delete(&mut self, step: Step, writes: &mut Writes) {
+        let Some(live) = step.live else { return };
+        self.settled.forget(&step.reference.key());
+        match self.cluster.delete(&live).await {
+            Ok(()) => {
+                tracing::info!(object = %step.reference, "deleted");
+                writes.made += 1;
+            }
+            Err(error) => {
+                tracing::warn!(object = %step.reference, error = %with_causes(&error), "not deleted");
+                writes.failed(&error);
+            }
+        }
+    }
+}
