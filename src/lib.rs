@@ -1,5 +1,61 @@
 //! Trustweave makes a git repository the place where SPIFFE trust domains federate.
+//!
+//! One agent in each Kubernetes cluster follows the repository, applies its cluster's overlay,
+//! publishes its own trust bundle, signed, and delivers its peers' bundles to its SPIRE server in a
+//! safe order. People change who trusts whom by pull request.
+//!
+//! # How data flows
+//!
+//! ```text
+//! main ──fetch──► mirror ──► model ──► render ──► federation::resolve ──► plan ──► apply ──► cluster
+//! trustweave/* ─► mirror ──► attestation::verify ──► federation::lifecycle ──┘                  │
+//!                                                          ▲            live objects, probes ◄──┘
+//! SPIRE ──► own bundle ──► canonical ──► attest, sign ──► commit ──► compare-and-swap push ──► trustweave/<own>
+//! ```
+//!
+//! Two loops, one direction each, meet only in git. Both are level-triggered: a pass reads all that
+//! it needs and computes what should be, so that nothing depends on what a process remembers.
+//!
+//! # Layers
+//!
+//! Arrows point down only; `tests/architecture.rs` enforces it, and which crate may be named where.
+//!
+//! | layer | module | what it is |
+//! |---|---|---|
+//! | shell | [`cli`], [`agent`] | verbs; supervision, HTTP, logs. The only places that read clock and environment |
+//! | orchestration | [`reconcile`] | the two loops' passes, over the ports as traits |
+//! | ports | [`git`], [`cluster`], [`spire`] | the only places that do I/O, one error enum each |
+//! | pure | [`render`], [`federation`], [`plan`] | values in, values out |
+//! | pure | [`model`] | the vocabulary |
+//!
+//! Where a behaviour lives: what a kustomization means in [`render`]; whether a bundle may be
+//! delivered in [`federation::guard`] and [`federation::lifecycle`]; who may name a peer in
+//! [`federation::resolve`]; what gets written and deleted in [`plan`]; what is signed and checked in
+//! [`model::attestation`].
+//!
+//! # Invariants
+//!
+//! 1. Nothing below a peer's watermark is delivered; one serial with two digests is refused.
+//! 2. A bundle that does not parse, is empty, expired, another trust domain's, or not signed by a
+//!    declared signer is never delivered, and never touches the relationship that is there: SPIRE's
+//!    controller manager would delete an invalid one.
+//! 3. What can't be read ends nothing: a broken file leaves in force what was good, also after a
+//!    restart, as the cluster itself remembers it.
+//! 4. Same content, same bytes: nothing is committed, pushed or applied twice.
+//! 5. An agent writes in git only its own branch or directory, and is never taken to have pushed
+//!    because no error came.
+//! 6. *Pushed* is not *Confirmed*: a peer may be named in registrations once SPIRE accepted an entry
+//!    that federates with it, and is confirmed once a workload was seen to hold its keys.
+//! 7. Secrets' values never get into a text.
+//!
+//! # Where this differs from the first design
+//!
+//! YAML is read by [`model::yaml`] from a parser's events, not with `serde_yaml`: kustomize needs
+//! `0644` told from `"0644"`, diagnostics need positions, and declarations need YAML before anything
+//! is rendered. `serde_yaml` checks it as an independent reader in a property test.
 
+pub mod agent;
+pub mod cli;
 pub mod cluster;
 pub mod federation;
 pub mod git;

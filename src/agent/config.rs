@@ -1,0 +1,193 @@
+//! The agent's configuration file.
+//!
+//! It names the trust domain and the cluster: who the agent is must not come from the repository
+//! that it checks.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::model::{
+    declaration::API_VERSION,
+    diagnostic::{Code, Diagnostic},
+    repository::RepoPath,
+    trust_domain::{ClusterName, TrustDomain},
+    yaml,
+};
+
+/// The `kind` of the document.
+pub const KIND: &str = "AgentConfig";
+
+/// The configuration file of `trustweave agent`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    /// `trustweave.dev/v1alpha1`.
+    pub api_version: String,
+    /// [`KIND`].
+    pub kind: String,
+    /// The cluster that this agent serves: it applies `clusters/<cluster>`.
+    pub cluster: ClusterName,
+    /// The trust domain of the cluster's SPIRE.
+    pub trust_domain: TrustDomain,
+    /// The repository.
+    pub git: Git,
+    /// How the cluster's API is reached; in a pod, nothing need be said.
+    #[serde(default)]
+    pub kubernetes: Kubernetes,
+    /// The key that signs bundles and commits. Without it the agent does not publish.
+    #[serde(default)]
+    pub signing: Option<Signing>,
+    /// Where bundles are published.
+    #[serde(default)]
+    pub publish: Publish,
+    /// The pods by which probes see whether SPIRE holds a peer's bundle: the agent's own.
+    #[serde(default)]
+    pub probe: Probe,
+    /// The SPIFFE Workload API, to read back what a workload holds.
+    #[serde(default)]
+    pub workload_api: Option<WorkloadApi>,
+    /// Where health, readiness and metrics are served.
+    #[serde(default = "default_listen")]
+    pub listen: std::net::SocketAddr,
+}
+
+/// The repository.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Git {
+    /// Its URL: `https://…` or `git://…`.
+    pub url: String,
+    /// The reviewed branch.
+    #[serde(default = "default_branch")]
+    pub branch: String,
+    /// Where the mirror is kept; it can be lost without harm.
+    pub state_dir: PathBuf,
+    /// How often, in milliseconds, the remote's references are listed.
+    #[serde(default = "default_poll")]
+    pub poll_milliseconds: u64,
+    /// For `https`: the user name, and the file that holds the token.
+    #[serde(default)]
+    pub basic_auth: Option<BasicAuth>,
+}
+
+/// A user name and a token.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BasicAuth {
+    /// The user name.
+    pub username: String,
+    /// The file that holds the token; it is read again for every connection.
+    pub token_file: PathBuf,
+}
+
+/// How the cluster's API is reached.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Kubernetes {
+    /// A kubeconfig file; without it the pod's service account, else the user's default.
+    #[serde(default)]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context in it.
+    #[serde(default)]
+    pub context: Option<String>,
+}
+
+/// The key that signs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Signing {
+    /// An SSH private key in OpenSSH's format, without a passphrase.
+    pub key_file: PathBuf,
+}
+
+/// Where bundles are published.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Publish {
+    /// The trust domain's own branch, or its directory on the reviewed branch.
+    #[serde(default)]
+    pub branch: PublishBranch,
+}
+
+/// Where bundles are published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PublishBranch {
+    /// `trustweave/<trust-domain>`, which only this agent writes.
+    #[default]
+    Own,
+    /// `trust-domains/<trust-domain>` on the reviewed branch: needs a wider credential.
+    Main,
+}
+
+/// The pods that probes select.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Probe {
+    /// Their namespace.
+    pub namespace: String,
+    /// The name of one of their labels.
+    pub label: String,
+    /// The label's value.
+    pub value: String,
+}
+
+impl Default for Probe {
+    /// The agent's own pods, as `deploy/` labels them.
+    fn default() -> Self {
+        Self {
+            namespace: "trustweave-system".to_owned(),
+            label: "app.kubernetes.io/name".to_owned(),
+            value: "trustweave".to_owned(),
+        }
+    }
+}
+
+/// The SPIFFE Workload API.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkloadApi {
+    /// Its Unix domain socket.
+    pub socket: PathBuf,
+}
+
+fn default_listen() -> std::net::SocketAddr {
+    std::net::SocketAddr::from(([0, 0, 0, 0], 8080))
+}
+
+fn default_branch() -> String {
+    "main".to_owned()
+}
+
+fn default_poll() -> u64 {
+    15_000
+}
+
+/// Parses the file's text; `name` is what diagnostics call it.
+pub fn parse(name: &str, text: &str) -> Result<Config, Diagnostic> {
+    let path = RepoPath::parse(name.trim_start_matches('/')).unwrap_or_default();
+    let documents = yaml::parse(&path, text)?;
+    let [document] = documents.as_slice() else {
+        return Err(Diagnostic::error(
+            Code::WrongKind,
+            &path,
+            "not exactly one document",
+        ));
+    };
+    let config: Config = document.decode(&path)?;
+    for (pointer, found, expected) in [
+        ("/apiVersion", &config.api_version, API_VERSION),
+        ("/kind", &config.kind, KIND),
+    ] {
+        if found != expected {
+            return Err(Diagnostic::error(
+                Code::WrongKind,
+                &path,
+                format!("`{}` is `{found}`, not `{expected}`", &pointer[1..]),
+            )
+            .at(document.position_of(pointer)));
+        }
+    }
+    Ok(config)
+}

@@ -1,0 +1,154 @@
+//! Logs and metrics.
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Starts logging to standard error. `filter` is a list of directives such as
+/// `info,trustweave=debug`; one that can't be parsed is replaced by `info`.
+pub fn init_logs(format: LogFormat, filter: &str) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // A second start (in tests) keeps the first one's logs.
+    let started = match format {
+        LogFormat::Text => registry.with(layer).try_init(),
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+    };
+    if let Err(error) = started {
+        tracing::debug!(%error, "logging was started before");
+    }
+}
+
+/// Labels of a pass.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PassLabels {
+    /// `sync` or `publish`.
+    pub r#loop: &'static str,
+    /// `success` or `failure`.
+    pub result: &'static str,
+}
+
+/// Labels of a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PeerLabels {
+    /// The peer's trust domain.
+    pub trust_domain: String,
+}
+
+/// Labels of a peer's phase.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PhaseLabels {
+    /// The peer's trust domain.
+    pub trust_domain: String,
+    /// The phase.
+    pub phase: &'static str,
+}
+
+/// Labels of a write.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WriteLabels {
+    /// `success` or `failure`.
+    pub result: &'static str,
+}
+
+/// Every metric of the agent, and their registry.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    /// Passes, by loop and result.
+    pub passes: Family<PassLabels, Counter>,
+    /// How long a sync pass took, in seconds.
+    pub sync_duration: Histogram,
+    /// Writes to the cluster, by result; reports are not counted.
+    pub writes: Family<WriteLabels, Counter>,
+    /// Commits published.
+    pub publications: Counter,
+    /// The serial published last.
+    pub published_serial: Gauge,
+    /// 1 for the phase that a peer is in.
+    pub peer_phase: Family<PhaseLabels, Gauge>,
+    /// The serial delivered last, by peer.
+    pub peer_serial: Family<PeerLabels, Gauge>,
+    /// When the first of a peer's roots ends, in seconds since 1970.
+    pub peer_expiry: Family<PeerLabels, Gauge<f64, AtomicU64>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("trustweave");
+        let passes = Family::default();
+        registry.register("passes", "Passes of the agent's loops", passes.clone());
+        let sync_duration = Histogram::new([0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
+        registry.register_with_unit(
+            "sync_duration",
+            "How long a sync pass took",
+            Unit::Seconds,
+            sync_duration.clone(),
+        );
+        let writes = Family::default();
+        registry.register("writes", "Writes to the cluster", writes.clone());
+        let publications = Counter::default();
+        registry.register("publications", "Bundles committed", publications.clone());
+        let published_serial = Gauge::default();
+        registry.register(
+            "published_serial",
+            "The serial published last",
+            published_serial.clone(),
+        );
+        let peer_phase = Family::default();
+        registry.register(
+            "peer_phase",
+            "1 for the phase that a peer is in",
+            peer_phase.clone(),
+        );
+        let peer_serial = Family::default();
+        registry.register(
+            "peer_serial",
+            "The serial delivered last",
+            peer_serial.clone(),
+        );
+        let peer_expiry = Family::default();
+        registry.register(
+            "peer_expiry_timestamp_seconds",
+            "When the first of a peer's roots ends",
+            peer_expiry.clone(),
+        );
+        Self {
+            registry: Arc::new(registry),
+            passes,
+            sync_duration,
+            writes,
+            publications,
+            published_serial,
+            peer_phase,
+            peer_serial,
+            peer_expiry,
+        }
+    }
+}
+
+impl Metrics {
+    /// The text exposition (`OpenMetrics` 1.0).
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = encode(&mut text, &self.registry) {
+            tracing::error!(%error, "encode metrics");
+        }
+        text
+    }
+}

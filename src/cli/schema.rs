@@ -1,0 +1,51 @@
+//! `trustweave schema`.
+
+use clap::{Args, ValueEnum};
+use schemars::{SchemaGenerator, generate::SchemaSettings};
+
+use super::{Answer, output};
+use crate::{
+    cluster::types,
+    model::{
+        declaration::{Envelope, TrustDomainSpec},
+        topology::TopologySpec,
+        yaml,
+    },
+};
+
+/// Print the JSON Schema of a kind, or the CRDs
+///
+/// Editors check and complete a file by its schema: put
+/// `# yaml-language-server: $schema=<path or URL>` on the first line.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// What to print
+    #[arg(value_enum)]
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    /// `topology.yaml`.
+    Topology,
+    /// `trust-domains/<trust-domain>/trust-domain.yaml`.
+    TrustDomain,
+    /// The `CustomResourceDefinition`s of `GitSync` and `TrustPeer`.
+    Crds,
+}
+
+impl Arguments {
+    pub(super) fn run(self) -> anyhow::Result<Answer> {
+        let generator = || SchemaGenerator::new(SchemaSettings::draft07());
+        let schema = match self.kind {
+            Kind::Topology => generator().into_root_schema_for::<Envelope<TopologySpec>>(),
+            Kind::TrustDomain => generator().into_root_schema_for::<Envelope<TrustDomainSpec>>(),
+            Kind::Crds => {
+                output::data(&yaml::emit(&types::crds()))?;
+                return Ok(Answer::Yes);
+            }
+        };
+        output::json(&schema.to_value())?;
+        Ok(Answer::Yes)
+    }
+}

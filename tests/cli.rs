@@ -1,0 +1,524 @@
+//! The command line as people and pipelines meet it: the real program, its output and exit codes.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+use std::{fs, path::Path, process::Command};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use ssh_key::{
+    LineEnding, PrivateKey,
+    private::{Ed25519Keypair, KeypairData},
+};
+use tempfile::TempDir;
+use trustweave::{
+    git::SigningKey,
+    model::{
+        attestation::{self, Attestation, Serial},
+        bundle::{Bundle, Digest},
+        declaration::{API_VERSION, BundleEndpoint},
+        repository::publication,
+        trust_domain::TrustDomain,
+    },
+};
+
+const TOPOLOGY: &str = "\
+apiVersion: trustweave.dev/v1alpha1
+kind: Topology
+metadata:
+  name: topology
+spec:
+  edges:
+    - from: b.test
+      to: a.test
+";
+
+const KUSTOMIZATION: &str = "\
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+  - api.yaml
+";
+
+const REGISTRATION: &str = "\
+apiVersion: spire.spiffe.io/v1alpha1
+kind: ClusterSPIFFEID
+metadata:
+  name: api
+  annotations:
+    trustweave.dev/federates-with: all
+spec:
+  spiffeIDTemplate: spiffe://{{ .TrustDomain }}/api
+  podSelector:
+    matchLabels:
+      app: api
+";
+
+/// The declaration of `a.test`.
+const DECLARATION: &str = "trust-domains/a.test/trust-domain.yaml";
+
+/// A declaration; `peer` is whom it exports to and imports from.
+fn trust_domain(name: &str, cluster: &str, peer: &str) -> String {
+    format!(
+        "\
+apiVersion: trustweave.dev/v1alpha1
+kind: TrustDomain
+metadata:
+  name: {name}
+spec:
+  clusters:
+    - name: {cluster}
+  spire:
+    distribution: custom
+    namespace: spire
+    className: spire
+  bundleEndpoint: none
+  signers:
+    - ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA4qpBnwTjqK3UPDXP2c7Zzj+c9jQOTFZjLwOaQfbOZr {name}
+  consent:
+    import: [{peer}]
+    export: [{peer}]
+"
+    )
+}
+
+/// What the program printed, and its exit code.
+struct Run {
+    stdout: String,
+    stderr: String,
+    code: i32,
+}
+
+impl Run {
+    #[track_caller]
+    fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{}{}", self.stdout, self.stderr);
+        self
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap()
+    }
+}
+
+fn trustweave(directory: &Path, arguments: &[&str]) -> Run {
+    let output = Command::new(env!("CARGO_BIN_EXE_trustweave"))
+        .args(arguments)
+        .current_dir(directory)
+        .env("COLUMNS", "100")
+        .env("KUBECONFIG", directory.join("no-such-kubeconfig"))
+        .env_remove("KUBERNETES_SERVICE_HOST")
+        .env_remove("TRUSTWEAVE_CONFIG")
+        .env_remove("TRUSTWEAVE_LOG")
+        .env_remove("TRUSTWEAVE_LOG_FORMAT")
+        .output()
+        .unwrap();
+    Run {
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+        code: output.status.code().unwrap(),
+    }
+}
+
+/// A git repository of two trust domains that agree, `b.test` trusting `a.test`.
+struct Repository(TempDir);
+
+impl Repository {
+    fn new() -> Self {
+        let repository = Self(TempDir::new().unwrap());
+        repository.write("topology.yaml", TOPOLOGY);
+        for (name, cluster, peer) in [
+            ("a.test", "cluster-1", "b.test"),
+            ("b.test", "cluster-2", "a.test"),
+        ] {
+            let declaration = trust_domain(name, cluster, peer);
+            repository.write(
+                &format!("trust-domains/{name}/trust-domain.yaml"),
+                &declaration,
+            );
+            repository.write(
+                &format!("clusters/{cluster}/kustomization.yaml"),
+                KUSTOMIZATION,
+            );
+            repository.write(&format!("clusters/{cluster}/api.yaml"), REGISTRATION);
+        }
+        repository.git(&["init", "--quiet", "--initial-branch=main"]);
+        repository.commit();
+        repository
+    }
+
+    fn write(&self, path: &str, content: &str) {
+        let path = self.0.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// Replaces a text that must be there.
+    fn replace(&self, path: &str, from: &str, to: &str) {
+        let content = fs::read_to_string(self.0.path().join(path)).unwrap();
+        assert!(content.contains(from), "{content}");
+        self.write(path, &content.replace(from, to));
+    }
+
+    /// `a.test` comes to trust `b.test`, no longer the other way round.
+    fn turn_the_edge(&self) {
+        self.replace("topology.yaml", "from: b.test", "from: a.test");
+        self.replace("topology.yaml", "to: a.test", "to: b.test");
+    }
+
+    fn git(&self, arguments: &[&str]) {
+        let status = Command::new("git")
+            .args(["-c", "user.name=test", "-c", "user.email=test@example.org"])
+            .args(arguments)
+            .current_dir(self.0.path())
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_SYSTEM", "/dev/null")
+            .status()
+            .unwrap();
+        assert!(status.success(), "git {arguments:?}");
+    }
+
+    fn commit(&self) {
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--message=change"]);
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        trustweave(self.0.path(), arguments)
+    }
+}
+
+#[test]
+fn every_verb_has_its_help() {
+    let here = TempDir::new().unwrap();
+    for verb in [
+        "",
+        "agent",
+        "bundle",
+        "bundle show",
+        "check",
+        "completions",
+        "diff",
+        "render",
+        "schema",
+        "status",
+    ] {
+        let arguments: Vec<_> = verb.split_whitespace().chain(["--help"]).collect();
+        let help = trustweave(here.path(), &arguments).expect(0);
+        assert_eq!(help.stderr, "", "{verb}");
+        let name = format!("help {verb}").trim_end().replace(' ', "-");
+        insta::assert_snapshot!(name, help.stdout);
+    }
+}
+
+#[test]
+fn check_names_file_line_column_and_the_nearest_field() {
+    let repository = Repository::new();
+    assert_eq!(repository.run(&["check"]).expect(0).stderr, "");
+
+    repository.replace(DECLARATION, "bundleEndpoint:", "bundleEndpiont:");
+    let bad = repository.run(&["check"]).expect(1);
+    let place = format!("{DECLARATION}:12:3: error[unknown-field]");
+    assert!(bad.stderr.contains(&place), "{}", bad.stderr);
+    assert!(bad.stderr.contains("`bundleEndpoint`"), "{}", bad.stderr);
+
+    let json = repository.run(&["check", "--output=json"]).expect(1);
+    assert_eq!(json.stderr, "");
+    let answer = json.json();
+    let diagnostics = answer["diagnostics"].as_array().unwrap();
+    let found = diagnostics
+        .iter()
+        .find(|one| one["file"] == DECLARATION)
+        .unwrap();
+    assert_eq!((&found["line"], &found["column"]), (&12.into(), &3.into()));
+
+    repository.run(&["check", "no-such-directory"]).expect(2);
+    repository.run(&["check", "--revision=nonsense"]).expect(2);
+    repository.run(&["check", "--revision=HEAD"]).expect(0);
+}
+
+#[test]
+fn diff_tells_what_a_change_does_to_trust_first() {
+    let repository = Repository::new();
+    let same = repository.run(&["diff", "--base=HEAD"]).expect(0);
+    assert_eq!(
+        (same.stdout.as_str(), same.stderr.as_str()),
+        ("no change\n", "")
+    );
+
+    repository.turn_the_edge();
+    let turned = repository.run(&["diff", "--base=HEAD"]).expect(1);
+    insta::assert_snapshot!(turned.stdout, @r"
+    Trust:
+      a.test: cluster-1 will trust b.test; 1 ClusterSPIFFEID gains it
+      b.test: cluster-2 will no longer trust a.test: the topology does not ask for it any more; 1 ClusterSPIFFEID loses it
+
+    Cluster cluster-1:
+    --- ClusterSPIFFEID.spire.spiffe.io api
+    +++ ClusterSPIFFEID.spire.spiffe.io api
+    @@ -5,7 +5,8 @@
+         trustweave.dev/federates-with: all
+       name: api
+     spec:
+    -  federatesWith: []
+    +  federatesWith:
+    +  - b.test
+       podSelector:
+         matchLabels:
+           app: api
+
+    Cluster cluster-2:
+    --- ClusterSPIFFEID.spire.spiffe.io api
+    +++ ClusterSPIFFEID.spire.spiffe.io api
+    @@ -5,8 +5,7 @@
+         trustweave.dev/federates-with: all
+       name: api
+     spec:
+    -  federatesWith:
+    -  - a.test
+    +  federatesWith: []
+       podSelector:
+         matchLabels:
+           app: api
+
+    2 changes of trust; in 2 clusters: 2 objects to update
+    ");
+    assert_eq!(turned.stderr, "");
+
+    repository.commit();
+    let commits = repository
+        .run(&["diff", "--base=HEAD~1", "--head=HEAD"])
+        .expect(1);
+    assert_eq!(commits.stdout, turned.stdout);
+    let one = repository
+        .run(&["diff", "--base=HEAD~1", "--cluster=cluster-1"])
+        .expect(1);
+    assert!(!one.stdout.contains("Cluster cluster-2"), "{}", one.stdout);
+    repository
+        .run(&["diff", "--base=HEAD~1", "--cluster=cluster-9"])
+        .expect(2);
+}
+
+#[test]
+fn diff_has_a_form_for_programs() {
+    let repository = Repository::new();
+    repository.turn_the_edge();
+    let answer = repository
+        .run(&["diff", "--base=HEAD", "--output=json"])
+        .expect(1)
+        .json();
+    let trust = &answer["trust"][0];
+    assert_eq!(
+        trust["sentence"],
+        "a.test: cluster-1 will trust b.test; 1 ClusterSPIFFEID gains it"
+    );
+    assert_eq!(trust["change"]["kind"], "edge");
+    assert_eq!(trust["change"]["before"]["state"], "absent");
+    assert_eq!(trust["change"]["after"]["state"], "active");
+    let registration = "ClusterSPIFFEID.spire.spiffe.io api";
+    assert_eq!(trust["registrations"]["cluster-1"]["gain"][0], registration);
+    let object = &answer["clusters"]["cluster-2"][0];
+    assert_eq!(
+        (&object["action"], &object["object"]),
+        (&"update".into(), &registration.into())
+    );
+    assert!(
+        object["diff"].as_str().unwrap().contains("-  - a.test"),
+        "{object}"
+    );
+}
+
+#[test]
+fn diff_says_whose_consent_is_missing() {
+    let repository = Repository::new();
+    repository.replace(DECLARATION, "export: [b.test]", "export: []");
+    let run = repository.run(&["diff", "--base=HEAD"]).expect(1);
+    let expected = "the owners of `a.test` must add `b.test` to consent.export";
+    assert!(run.stdout.contains(expected), "{}", run.stdout);
+}
+
+#[test]
+fn diff_hides_the_values_of_secrets() {
+    let repository = Repository::new();
+    let secret = |value: &str| {
+        let object = "apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: n}\n";
+        repository.write(
+            "clusters/cluster-1/api.yaml",
+            &format!("{object}stringData: {{token: {value}}}\n"),
+        );
+    };
+    secret("hunter1");
+    repository.commit();
+    secret("hunter2");
+    let run = repository.run(&["diff", "--base=HEAD"]).expect(1);
+    assert!(run.stdout.contains("*** (after)"), "{}", run.stdout);
+    assert!(!run.stdout.contains("hunter"), "{}", run.stdout);
+}
+
+#[test]
+fn diff_shows_what_is_readable_and_fails() {
+    let repository = Repository::new();
+    repository.turn_the_edge();
+    repository.replace(DECLARATION, "bundleEndpoint:", "bundleEndpiont:");
+    let run = repository.run(&["diff", "--base=HEAD"]).expect(2);
+    assert!(run.stderr.contains(DECLARATION), "{}", run.stderr);
+    // What can't be read stays as it was: a.test still agrees.
+    assert!(
+        run.stdout.contains("cluster-1 will trust b.test"),
+        "{}",
+        run.stdout
+    );
+
+    // A change that repairs the repository is not held up by what it repairs.
+    repository.commit();
+    repository.replace(DECLARATION, "bundleEndpiont:", "bundleEndpoint:");
+    let repaired = repository.run(&["diff", "--base=HEAD"]).expect(1);
+    assert!(
+        repaired.stderr.contains("note: the base has 2 errors"),
+        "{}",
+        repaired.stderr
+    );
+
+    repository.run(&["diff", "--base=nonsense"]).expect(2);
+    repository.run(&["diff"]).expect(2);
+    repository.run(&["diff", "--base=HEAD", "--live"]).expect(2);
+}
+
+#[test]
+fn an_overlay_that_is_not_readable_in_full_deletes_nothing() {
+    let repository = Repository::new();
+    repository.replace(
+        "clusters/cluster-1/kustomization.yaml",
+        "api.yaml",
+        "apj.yaml",
+    );
+    let run = repository.run(&["diff", "--base=HEAD"]).expect(2);
+    assert!(!run.stdout.contains("Cluster cluster-1"), "{}", run.stdout);
+    assert!(run.stderr.contains("clusters/cluster-1/"), "{}", run.stderr);
+}
+
+#[test]
+fn without_a_cluster_the_answer_is_that_there_is_none() {
+    let repository = Repository::new();
+    for arguments in [&["status"][..], &["diff", "--live"]] {
+        let run = repository.run(arguments).expect(2);
+        assert_eq!(run.stdout, "", "{arguments:?}");
+        assert!(run.stderr.starts_with("error: "), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn bundle_show_says_why_a_bundle_is_not_verified() {
+    let repository = Repository::new();
+    let show = |arguments: &[&str]| repository.run(&[&["bundle", "show"], arguments].concat());
+    let nothing = show(&["a.test"]).expect(1);
+    let verdict = "not verified: nothing is published yet";
+    assert!(nothing.stdout.contains(verdict), "{}", nothing.stdout);
+    let stranger = show(&["z.test"]).expect(2);
+    assert!(
+        stranger.stderr.contains("declares no trust domain"),
+        "{}",
+        stranger.stderr
+    );
+    show(&["a.test", "--repo=/no-such-directory"]).expect(2);
+
+    // The trust domain's own branch wins over the directory.
+    repository.git(&["checkout", "--quiet", "--orphan", "trustweave/a.test"]);
+    repository.write("bundle.json", "{}");
+    repository.commit();
+    repository.git(&["checkout", "--quiet", "main"]);
+    let answer = show(&["a.test", "--output=json"]).expect(1).json();
+    assert_eq!(answer["verified"], false);
+    assert_eq!(answer["reason"], "MissingFile");
+    let place = answer["publishedIn"].as_str().unwrap();
+    assert!(
+        place.starts_with("refs/heads/trustweave/a.test ("),
+        "{place}"
+    );
+    assert_eq!(show(&["a.test", "--output=spiffe"]).expect(1).stdout, "");
+}
+
+/// A bundle of `a.test` with one root that has not ended.
+fn bundle() -> Bundle {
+    let mut root = rcgen::CertificateParams::default();
+    root.not_after = rcgen::date_time_ymd(2090, 1, 1);
+    let root = root
+        .self_signed(&rcgen::KeyPair::generate().unwrap())
+        .unwrap();
+    let key = json!({"use": "x509-svid", "kty": "EC", "x5c": [STANDARD.encode(root.der())]});
+    let document = json!({"keys": [key], "spiffe_sequence": 7});
+    Bundle::parse(document.to_string().as_bytes()).unwrap()
+}
+
+#[test]
+fn bundle_show_verifies_what_a_declared_signer_signed() {
+    let repository = Repository::new();
+    let keypair = KeypairData::from(Ed25519Keypair::from_seed(&[7; 32]));
+    let key = PrivateKey::new(keypair, "a.test").unwrap();
+    let key = SigningKey::from_openssh(&key.to_openssh(LineEnding::LF).unwrap()).unwrap();
+    let bundle = bundle();
+    let content = bundle.canonical();
+    let statement = Attestation {
+        api_version: API_VERSION.to_owned(),
+        kind: attestation::KIND.to_owned(),
+        trust_domain: TrustDomain::parse("a.test").unwrap(),
+        epoch: 0,
+        serial: Serial(3),
+        sha256: Digest::of(&content),
+        spiffe_sequence: bundle.sequence,
+        endpoint: BundleEndpoint::None,
+        cluster_uid: "u".to_owned(),
+        issued_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+    }
+    .to_bytes();
+    let signature = key.sign(attestation::NAMESPACE, &statement).unwrap();
+    for (name, content) in [
+        (publication::BUNDLE, content.as_slice()),
+        (publication::ATTESTATION, &statement),
+        (publication::SIGNATURE, signature.as_bytes()),
+    ] {
+        let content = String::from_utf8(content.to_vec()).unwrap();
+        repository.write(&format!("trust-domains/a.test/{name}"), &content);
+    }
+    repository.commit();
+    let show = |format: &str| repository.run(&["bundle", "show", "a.test", "--output", format]);
+
+    // The key is not declared yet: nothing of what it signed gets out.
+    let stranger = show("text").expect(1);
+    assert!(
+        stranger.stdout.contains("not among the declared signers"),
+        "{}",
+        stranger.stdout
+    );
+    assert_eq!(show("spiffe").expect(1).stdout, "");
+
+    let declared = fs::read_to_string(repository.0.path().join(DECLARATION)).unwrap();
+    let line = declared.lines().find(|line| line.contains("ssh-")).unwrap();
+    let both = format!("{line}\n    - {}", key.public_key());
+    repository.replace(DECLARATION, line, &both);
+    repository.commit();
+    let text = show("text").expect(0).stdout;
+    for expected in [
+        "Verdict:         verified\n",
+        "Serial:          3\n",
+        "spiffe_sequence: 7\n",
+        &format!("Signer:          {}\n", key.fingerprint()),
+        "2090-01-01T00:00:00Z",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    let answer = show("json").expect(0).json();
+    assert_eq!(answer["signer"], key.fingerprint());
+    assert_eq!(
+        answer["x509Authorities"][0]["keySHA256"],
+        bundle.x509_authorities[0].key.as_str()
+    );
+    assert_eq!(show("spiffe").expect(0).stdout.as_bytes(), content);
+}
+
+#[test]
+fn completions_are_printed() {
+    let here = TempDir::new().unwrap();
+    let run = trustweave(here.path(), &["completions", "bash"]).expect(0);
+    assert!(run.stdout.contains("complete -F"), "{}", run.stdout);
+}
