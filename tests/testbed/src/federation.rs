@@ -20,6 +20,9 @@ pub const CLASS_NAME: &str = "zero-trust-workload-identity-manager-spire";
 /// The namespace of the example's SPIRE installations.
 pub const SPIRE_NAMESPACE: &str = "zero-trust-workload-identity-manager";
 
+/// The example's clusters.
+pub const CLUSTERS: [&str; 2] = ["cluster-1", "cluster-2"];
+
 /// How long anything of a federation may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -60,11 +63,20 @@ pub fn trust_domain(cluster: &str) -> String {
     format!("apps.{cluster}.devcluster.openshift.com")
 }
 
+/// The other cluster of the example.
+pub fn peer_of(cluster: &str) -> &'static str {
+    if cluster == CLUSTERS[0] {
+        CLUSTERS[1]
+    } else {
+        CLUSTERS[0]
+    }
+}
+
 impl Federation {
     /// Starts the example's two clusters, prepares them as `deploy/` says, and commits the repository. The agents
     /// are not started yet.
     pub async fn prepare(plan: Plan, progress: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
-        let specs = ["cluster-1", "cluster-2"].map(|name| ClusterSpec {
+        let specs = CLUSTERS.map(|name| ClusterSpec {
             name: name.to_owned(),
             trust_domain: trust_domain(name),
             class_name: CLASS_NAME.to_owned(),
@@ -87,7 +99,7 @@ impl Federation {
     /// Prepares, and starts all agents.
     pub async fn start(plan: Plan, progress: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
         let mut federation = Self::prepare(plan, progress).await?;
-        for name in ["cluster-1", "cluster-2"] {
+        for name in CLUSTERS {
             federation.start_agent(name)?;
         }
         Ok(federation)
@@ -352,10 +364,13 @@ impl Federation {
 
     /// Waits until every cluster is federated with the other.
     pub async fn federated(&self) -> anyhow::Result<()> {
-        for (cluster, peer) in [("cluster-1", "cluster-2"), ("cluster-2", "cluster-1")] {
-            self.peer_until(cluster, peer, "the peer to be Federated", |status| {
-                status["phase"] == "Federated"
-            })
+        for cluster in CLUSTERS {
+            self.peer_until(
+                cluster,
+                peer_of(cluster),
+                "the peer to be Federated",
+                |status| status["phase"] == "Federated",
+            )
             .await?;
         }
         Ok(())

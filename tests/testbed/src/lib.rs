@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod credentials;
 pub mod federation;
 pub mod git;
+pub mod measure;
 mod port;
 pub mod process;
 pub mod reaper;

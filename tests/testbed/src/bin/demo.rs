@@ -10,12 +10,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use serde_json::Value;
-use trustweave_testbed::federation::{Federation, Plan, trust_domain};
+use trustweave_testbed::federation::{CLUSTERS, Federation, PATIENCE, Plan, peer_of, trust_domain};
+use trustweave_testbed::measure::{
+    commit_to_applied, confirmed, polling, resident, rotation, same_keys,
+    writes_of_a_pass_with_nothing_to_do,
+};
 use trustweave_testbed::{Cluster, wait_until};
-
-const CLUSTERS: [&str; 2] = ["cluster-1", "cluster-2"];
-const PATIENCE: Duration = Duration::from_secs(90);
 
 const USAGE: &str = "usage: demo --trustweave FILE [--project DIR] [--once]
 
@@ -135,7 +135,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     );
 
     headline("a pass over what is in force already");
-    let writes = no_op(&federation).await?;
+    confirmed(&federation).await?;
+    let writes = writes_of_a_pass_with_nothing_to_do(&federation).await?;
     ensure!(
         writes == 0,
         "a pass over what is in force made {writes} writes"
@@ -196,14 +197,6 @@ fn print_indented(text: &str) {
     }
 }
 
-fn peer_of(cluster: &str) -> &'static str {
-    if cluster == CLUSTERS[0] {
-        CLUSTERS[1]
-    } else {
-        CLUSTERS[0]
-    }
-}
-
 async fn who_trusts_whom(federation: &Federation, took: Duration) -> anyhow::Result<()> {
     println!(
         "   {:44} {:44} {:10} {:7} {:13} {:9} AFTER",
@@ -235,40 +228,6 @@ async fn who_trusts_whom(federation: &Federation, took: Duration) -> anyhow::Res
     Ok(())
 }
 
-/// The keys of a bundle document in a comparable form.
-fn keys(bundle: &Value) -> Vec<String> {
-    let mut keys: Vec<_> = bundle["keys"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|key| format!("{} {} {} {}", key["use"], key["kid"], key["x5c"], key["x"]))
-        .collect();
-    keys.sort();
-    keys
-}
-
-/// How long it takes until a cluster's SPIRE holds exactly the keys that the peer's SPIRE has now.
-async fn same_keys(federation: &Federation, cluster: &str, peer: &str) -> anyhow::Result<()> {
-    let (cluster, peer) = (
-        federation.testbed.cluster(cluster)?,
-        federation.testbed.cluster(peer)?,
-    );
-    let expected = keys(&peer.spire.own_bundle().await?);
-    let what = format!(
-        "SPIRE of {} to hold the keys of {}",
-        cluster.name(),
-        peer.name()
-    );
-    wait_until(&what, PATIENCE, async || {
-        let held = cluster
-            .spire
-            .federated_bundle(peer.spire.trust_domain())
-            .await?;
-        Ok(held.filter(|held| keys(held) == expected).map(drop))
-    })
-    .await
-}
-
 async fn federates_with(federation: &Federation, cluster: &str, peer: &str) -> anyhow::Result<()> {
     let spire = &federation.testbed.cluster(cluster)?.spire;
     let what = format!("entries of {cluster} that federate with {peer}");
@@ -284,146 +243,6 @@ async fn federates_with(federation: &Federation, cluster: &str, peer: &str) -> a
         Ok(federating.then_some(()))
     })
     .await
-}
-
-async fn commit_to_applied(federation: &Federation) -> anyhow::Result<Duration> {
-    let git = &federation.testbed.git;
-    let overlay = "clusters/cluster-1/kustomization.yaml";
-    let before = git.show("main", overlay).await?;
-    let after = before.replacen("resources:", "resources:\n  - demo-note.yaml", 1);
-    ensure!(
-        before != after,
-        "the overlay of cluster-1 has no `resources:`"
-    );
-    let note = "apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: demo-note\n  \
-                namespace: federation-demo\n";
-    let begun = Instant::now();
-    let files = [
-        (overlay, after.as_str()),
-        ("clusters/cluster-1/demo-note.yaml", note),
-    ];
-    let commit = git
-        .commit("main", &files, "Add a service account to cluster-1")
-        .await?;
-    println!("   {} Add a service account to cluster-1", &commit[..8]);
-    let cluster = federation.testbed.cluster(CLUSTERS[0])?;
-    let get = [
-        "get",
-        "serviceaccount",
-        "demo-note",
-        "--namespace=federation-demo",
-    ];
-    wait_until("the commit to be applied", PATIENCE, async || {
-        Ok(cluster.kubectl(&get).await.is_ok().then_some(()))
-    })
-    .await?;
-    let took = begun.elapsed();
-    println!("   applied in cluster-1");
-    Ok(took)
-}
-
-async fn rotation(federation: &Federation) -> anyhow::Result<(Duration, Duration)> {
-    let (one, two) = (
-        federation.testbed.cluster(CLUSTERS[0])?,
-        federation.testbed.cluster(CLUSTERS[1])?,
-    );
-    let branch = format!("trustweave/{}", trust_domain(CLUSTERS[1]));
-    let git = &federation.testbed.git;
-    let commits = git.log(&branch).await?.len();
-    two.spire.rotate_x509().await?;
-    let begun = Instant::now();
-    let expected = keys(&two.spire.own_bundle().await?);
-    let published = async {
-        wait_until("the rotation to be published", PATIENCE, async || {
-            Ok((git.log(&branch).await?.len() > commits).then_some(()))
-        })
-        .await?;
-        anyhow::Ok(begun.elapsed())
-    };
-    let delivered = async {
-        wait_until("the rotation to be delivered", PATIENCE, async || {
-            let held = one.spire.federated_bundle(two.spire.trust_domain()).await?;
-            Ok(held.filter(|held| keys(held) == expected).map(drop))
-        })
-        .await?;
-        anyhow::Ok(begun.elapsed())
-    };
-    let (published, delivered) = tokio::try_join!(published, delivered)?;
-    let log = git.log(&branch).await?;
-    println!("   {}", log.first().map_or("no commit", String::as_str));
-    println!("   the SPIRE of cluster-1 holds the new key");
-    ensure!(
-        log.len() == commits + 1,
-        "{} commits for one rotation",
-        log.len() - commits
-    );
-    Ok((published, delivered))
-}
-
-async fn no_op(federation: &Federation) -> anyhow::Result<u64> {
-    confirmed(federation).await?;
-    let metric = "trustweave_writes_total";
-    let before = federation.metric(CLUSTERS[0], metric).await?;
-    let commit = federation
-        .testbed
-        .git
-        .commit(
-            "main",
-            &[("docs/note.md", "nothing that a cluster applies\n")],
-            "Add a note",
-        )
-        .await?;
-    wait_until("the note to be in force", PATIENCE, async || {
-        let status = federation
-            .status(CLUSTERS[0], "gitsync", "trustweave")
-            .await?;
-        Ok((status["revision"] == commit.as_str()).then_some(()))
-    })
-    .await?;
-    let after = federation.metric(CLUSTERS[0], metric).await?;
-    println!("   {} Add a note", &commit[..8]);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a count"
-    )]
-    Ok((after - before).max(0.0) as u64)
-}
-
-/// Waits until a workload of each cluster holds exactly what was delivered.
-async fn confirmed(federation: &Federation) -> anyhow::Result<()> {
-    for cluster in CLUSTERS {
-        federation
-            .peer_until(cluster, peer_of(cluster), "Confirmed", |status| {
-                let conditions = status["conditions"].as_array().into_iter().flatten();
-                conditions
-                    .filter(|condition| condition["type"] == "Confirmed")
-                    .any(|condition| condition["status"] == "True")
-            })
-            .await?;
-    }
-    Ok(())
-}
-
-async fn polling(federation: &Federation) -> anyhow::Result<Duration> {
-    federation
-        .testbed
-        .cluster(CLUSTERS[1])?
-        .spire
-        .rotate_x509()
-        .await?;
-    let begun = Instant::now();
-    same_keys(federation, CLUSTERS[0], CLUSTERS[1]).await?;
-    Ok(begun.elapsed())
-}
-
-/// Resident memory of a process in KiB.
-fn resident(process: u32) -> anyhow::Result<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status"))
-        .context("read the memory of the agent")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    kibibytes.context("the memory of the agent is not told")
 }
 
 async fn history(federation: &Federation) -> anyhow::Result<()> {

@@ -1,0 +1,100 @@
+//! End to end: two real clusters with SPIRE, a git server, and the agent's real program under the rights of
+//! `deploy/`. Each test has a federation of its own.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step of a test is a failed test"
+)]
+#![expect(
+    clippy::print_stderr,
+    reason = "a slow first build must be seen to progress"
+)]
+
+mod faults;
+mod refusals;
+mod repository;
+mod rotation;
+
+use std::{path::PathBuf, time::Duration};
+
+use serde_json::Value;
+use trustweave::model::bundle::Bundle;
+use trustweave_testbed::federation::{Federation, Plan};
+
+const ONE: &str = "cluster-1";
+const TWO: &str = "cluster-2";
+
+/// A plan for the tests: a fast poll, and nothing that they do not ask for.
+fn plan() -> Plan {
+    Plan {
+        trustweave: PathBuf::from(env!("CARGO_BIN_EXE_trustweave")),
+        project: PathBuf::from(env!("CARGO_MANIFEST_DIR")),
+        poll: Duration::from_millis(300),
+        endpoints: false,
+        workloads: false,
+    }
+}
+
+fn progress(line: &str) {
+    eprintln!("{line}");
+}
+
+async fn federated(plan: Plan) -> Federation {
+    let federation = Federation::start(plan, &progress).await.unwrap();
+    federation.federated().await.unwrap();
+    federation
+}
+
+/// A bundle document, read.
+fn bundle(document: &Value) -> Bundle {
+    Bundle::parse(document.to_string().as_bytes()).unwrap()
+}
+
+/// What a cluster's SPIRE holds of the other's trust domain.
+async fn held(federation: &Federation, cluster: &str, peer: &str) -> Option<Bundle> {
+    let peer = trustweave_testbed::federation::trust_domain(peer);
+    let cluster = federation.testbed.cluster(cluster).unwrap();
+    let found = cluster.spire.federated_bundle(&peer).await.unwrap();
+    found.as_ref().map(bundle)
+}
+
+/// A cluster's own bundle, as its SPIRE tells it.
+async fn own(federation: &Federation, cluster: &str) -> Bundle {
+    let cluster = federation.testbed.cluster(cluster).unwrap();
+    bundle(&cluster.spire.own_bundle().await.unwrap())
+}
+
+/// Waits until a cluster's SPIRE holds exactly the peer's current keys.
+async fn holds_current_keys(federation: &Federation, cluster: &str, peer: &str) {
+    let expected = own(federation, peer).await;
+    federation
+        .until(
+            &format!("SPIRE of {cluster} to hold the keys of {peer}"),
+            async || {
+                let held = held(federation, cluster, peer).await;
+                Ok(held.filter(|held| held.same_keys(&expected)).map(drop))
+            },
+        )
+        .await
+        .unwrap();
+}
+
+/// The live `ClusterFederatedTrustDomain` of a peer.
+async fn relationship(federation: &Federation, cluster: &str, peer: &str) -> Value {
+    let name = trustweave_testbed::federation::trust_domain(peer);
+    let cluster = federation.testbed.cluster(cluster).unwrap();
+    let object = cluster
+        .kubectl(&["get", "clusterfederatedtrustdomain", &name, "--output=json"])
+        .await
+        .unwrap();
+    serde_json::from_str(&object).unwrap()
+}
+
+/// A condition of a status.
+fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions
+        .into_iter()
+        .find(|condition| condition["type"] == kind)
+        .unwrap_or(&Value::Null)
+}
