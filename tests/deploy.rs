@@ -1,10 +1,5 @@
 //! What `deploy/` holds agrees with the program.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failed step of a test is a failed test"
-)]
-
 use std::{fs, path::Path, process::Command};
 
 #[test]

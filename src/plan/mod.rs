@@ -154,8 +154,11 @@ mod tests {
         live
     }
 
-    fn steps(desired: &[Value], live: &[Value], pruning: bool) -> Vec<String> {
-        let desired: Vec<_> = desired.iter().cloned().map(manifest).collect();
+    fn steps(desired: &[&Value], live: &[Value], pruning: bool) -> Vec<String> {
+        let desired: Vec<_> = desired
+            .iter()
+            .map(|object| manifest((*object).clone()))
+            .collect();
         let live = live
             .iter()
             .map(|live| (ObjectRef::of(live).unwrap().key(), live.clone()))
@@ -172,20 +175,17 @@ mod tests {
         let (a, b) = (config_map("a", "1"), config_map("b", "1"));
         let changed = config_map("a", "2");
         let none: [&str; 0] = [];
-        assert_eq!(steps(&[a.clone()], &[], true), ["create ConfigMap n/a"]);
-        assert_eq!(steps(&[a.clone()], &[applied(&a)], true), none);
+        assert_eq!(steps(&[&a], &[], true), ["create ConfigMap n/a"]);
+        assert_eq!(steps(&[&a], &[applied(&a)], true), none);
         assert_eq!(
-            steps(&[changed], &[applied(&a)], true),
+            steps(&[&changed], &[applied(&a)], true),
             ["update ConfigMap n/a"]
         );
         assert_eq!(
-            steps(&[a.clone()], &[applied(&a), applied(&b)], true),
+            steps(&[&a], &[applied(&a), applied(&b)], true),
             ["delete ConfigMap n/b"]
         );
-        assert_eq!(
-            steps(&[a.clone()], &[applied(&a), applied(&b)], false),
-            none
-        );
+        assert_eq!(steps(&[&a], &[applied(&a), applied(&b)], false), none);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use trustweave::{
     git::SigningKey,
     model::attestation::{Attestation, NAMESPACE, Serial},
-    model::bundle::Digest,
+    model::bundle::{Bundle, Digest},
 };
 use trustweave_testbed::{
     federation::{Federation, trust_domain},
@@ -56,6 +56,61 @@ impl Standing {
     }
 }
 
+/// What somebody might put on the branch, and the reason for which it is refused.
+fn forgeries(
+    federation: &Federation,
+    standing: &Standing,
+    old: &Bundle,
+    own_bundle: &Bundle,
+) -> Vec<(&'static str, Vec<(&'static str, String)>)> {
+    let stranger = ssh_key(federation.testbed.directory(), "stranger").unwrap();
+    let stranger = fs::read_to_string(stranger.private).unwrap();
+    let stranger = SigningKey::from_openssh(&stranger).unwrap();
+    let key = &standing.key;
+    let empty = b"{\"keys\": [], \"spiffe_sequence\": 9}\n".as_slice();
+    let broken = b"{\"keys\": [{\"use\": \"x509-svid\"}]}\n".as_slice();
+    let own_bundle = own_bundle.canonical();
+    let unsigned = {
+        let mut files = standing.files(&standing.bundle, 3, key);
+        files.truncate(2);
+        files
+    };
+    let tampered = {
+        let mut files = standing.files(&standing.bundle, 3, key);
+        files[0].1.push('\n');
+        files
+    };
+    let other_td = {
+        let mut other: Value = serde_json::from_slice(&standing.attestation.to_bytes()).unwrap();
+        other["trustDomain"] = json!(trust_domain(ONE));
+        other["serial"] = json!(3);
+        let statement = format!("{other:#}\n");
+        let signature = key.sign(NAMESPACE, statement.as_bytes()).unwrap();
+        vec![
+            (
+                "bundle.json",
+                String::from_utf8(standing.bundle.clone()).unwrap(),
+            ),
+            ("bundle.attestation.json", statement),
+            ("bundle.attestation.json.sig", signature),
+        ]
+    };
+    vec![
+        ("MissingFile", unsigned),
+        ("OtherDigest", tampered),
+        (
+            "UnknownSigner",
+            standing.files(&standing.bundle, 3, &stranger),
+        ),
+        ("InvalidBundle", standing.files(empty, 3, key)),
+        ("OtherTrustDomain", other_td),
+        ("InvalidBundle", standing.files(broken, 3, key)),
+        ("Rollback", standing.files(&old.canonical(), 1, key)),
+        ("InvalidBundle", standing.files(&own_bundle, 3, key)),
+        ("Equivocation", standing.files(&old.canonical(), 2, key)),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bundle_that_is_not_the_peers_newest_is_never_delivered() {
     let federation = federated(plan()).await;
@@ -82,52 +137,8 @@ async fn a_bundle_that_is_not_the_peers_newest_is_never_delivered() {
     let standing = Standing::read(&federation).await;
     let newest = own(&federation, TWO).await;
     let before = relationship(&federation, ONE, TWO).await;
-    let stranger = ssh_key(federation.testbed.directory(), "stranger").unwrap();
-    let stranger = fs::read_to_string(stranger.private).unwrap();
-    let stranger = SigningKey::from_openssh(&stranger).unwrap();
-    let key = &standing.key;
-    let empty = b"{\"keys\": [], \"spiffe_sequence\": 9}\n".as_slice();
-    let broken = b"{\"keys\": [{\"use\": \"x509-svid\"}]}\n".as_slice();
-    let own_bundle = own(&federation, ONE).await.canonical();
-    let unsigned = {
-        let mut files = standing.files(&standing.bundle, 3, key);
-        files.truncate(2);
-        files
-    };
-    let tampered = {
-        let mut files = standing.files(&standing.bundle, 3, key);
-        files[0].1.push('\n');
-        files
-    };
-    let other_td = {
-        let mut other: Value = serde_json::from_slice(&standing.attestation.to_bytes()).unwrap();
-        other["trustDomain"] = json!(trust_domain(ONE));
-        other["serial"] = json!(3);
-        let statement = format!("{other:#}\n");
-        let signature = key.sign(NAMESPACE, statement.as_bytes()).unwrap();
-        vec![
-            (
-                "bundle.json",
-                String::from_utf8(standing.bundle.clone()).unwrap(),
-            ),
-            ("bundle.attestation.json", statement),
-            ("bundle.attestation.json.sig", signature),
-        ]
-    };
-    let cases = [
-        ("MissingFile", unsigned),
-        ("OtherDigest", tampered),
-        (
-            "UnknownSigner",
-            standing.files(&standing.bundle, 3, &stranger),
-        ),
-        ("InvalidBundle", standing.files(empty, 3, key)),
-        ("OtherTrustDomain", other_td),
-        ("InvalidBundle", standing.files(broken, 3, key)),
-        ("Rollback", standing.files(&old.canonical(), 1, key)),
-        ("InvalidBundle", standing.files(&own_bundle, 3, key)),
-        ("Equivocation", standing.files(&old.canonical(), 2, key)),
-    ];
+    let own_bundle = own(&federation, ONE).await;
+    let cases = forgeries(&federation, &standing, &old, &own_bundle);
     for (reason, files) in cases {
         let git = &federation.testbed.git;
         git.delete(
