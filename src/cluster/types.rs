@@ -112,6 +112,9 @@ pub struct GitSyncStatus {
     /// What could not be applied, and why; at most 20 lines.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<String>,
+    /// What is no longer declared but was not deleted, and why; at most 20 lines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<String>,
 }
 
 /// The bundle that this agent published last.

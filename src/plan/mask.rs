@@ -25,6 +25,28 @@ pub fn one(object: &Value) -> Value {
     pair(Some(object), None).0.unwrap_or_default()
 }
 
+/// A text about an object, such as a server's refusal, without the object's secret values.
+pub fn redacted(text: &str, object: &Value) -> String {
+    let mut text = text.to_owned();
+    if is_secret(object) {
+        let members = ["data", "stringData"].map(|field| object[field].as_object());
+        for value in members
+            .into_iter()
+            .flatten()
+            .flat_map(|members| members.values())
+        {
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            // A shorter one would blot out words, and tells little.
+            if value.len() > 2 {
+                text = text.replace(&value, MASK);
+            }
+        }
+    }
+    text
+}
+
 fn is_secret(object: &Value) -> bool {
     object["kind"] == "Secret"
 }
@@ -93,6 +115,12 @@ mod tests {
         assert!(!one(&applied).to_string().contains("hidden"));
         let other = json!({"kind": "ConfigMap", "data": {"a": "shown"}});
         assert_eq!(one(&other), other);
+    }
+
+    #[test]
+    fn a_refusal_does_not_quote_the_value() {
+        let secret = json!({"kind": "Secret", "data": {"a": "not base64"}});
+        assert_eq!(redacted("illegal: `not base64`", &secret), "illegal: `***`");
     }
 
     proptest! {

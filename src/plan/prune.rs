@@ -23,6 +23,8 @@ pub enum Kept {
     Reserved,
     /// The annotation [`PRUNE`] says `disabled`.
     Disabled,
+    /// With a namespace goes everything in it, whoever made it.
+    Namespace,
 }
 
 impl fmt::Display for Kept {
@@ -33,6 +35,7 @@ impl fmt::Display for Kept {
             Self::Controlled => "a controller owns it",
             Self::Reserved => "objects of this kind are not pruned",
             Self::Disabled => "trustweave.dev/prune is disabled",
+            Self::Namespace => "everything in it would go too: delete it by hand",
         })
     }
 }
@@ -55,6 +58,8 @@ pub fn may_delete(reference: &ObjectRef, live: &Value, pruning: bool) -> Result<
         Err(Kept::NotApplied)
     } else if controlled {
         Err(Kept::Controlled)
+    } else if gvk.group.is_empty() && gvk.kind == "Namespace" {
+        Err(Kept::Namespace)
     } else if !pruning {
         Err(Kept::Incomplete)
     } else {

@@ -29,6 +29,7 @@ pub(super) struct Pass<'a> {
     pub(super) objects: usize,
     pub(super) writes: usize,
     pub(super) failures: &'a [String],
+    pub(super) kept: &'a [String],
     pub(super) diagnostics: &'a [Diagnostic],
     pub(super) suspended: bool,
     pub(super) publish: Option<&'a PublishReport>,
@@ -182,6 +183,7 @@ pub(super) fn git_sync_status(pass: &Pass<'_>, former: &GitSyncStatus) -> GitSyn
             .map(ToString::to_string)
             .collect(),
         failures: pass.failures.iter().take(LINES).cloned().collect(),
+        kept: pass.kept.iter().take(LINES).cloned().collect(),
     };
     with_publish(status, pass.publish, former, &now)
 }

@@ -25,6 +25,36 @@ async fn in_force(federation: &Federation, cluster: &str, commit: &str) {
         .unwrap();
 }
 
+async fn a_field_that_somebody_takes_is_reported_not_taken_back(
+    federation: &Federation,
+    commit: &str,
+) {
+    let cluster = federation.testbed.cluster(ONE).unwrap();
+    let select = async |app: &str| {
+        let patch = format!("{{\"spec\": {{\"selector\": {{\"app\": \"{app}\"}}}}}}");
+        let what = ["patch", "service", "extra", "--namespace=federation-demo"];
+        cluster
+            .kubectl(&[what.as_slice(), &["--patch", &patch]].concat())
+            .await
+            .unwrap();
+    };
+    select("other").await;
+    federation
+        .until("the conflict to be reported", async || {
+            let status = federation.status(ONE, "gitsync", "trustweave").await?;
+            let failures = status["failures"].to_string();
+            let told = ["spec.selector", "kubectl-patch"];
+            Ok(told
+                .iter()
+                .all(|part| failures.contains(part))
+                .then_some(()))
+        })
+        .await
+        .unwrap();
+    select("extra").await;
+    in_force(federation, ONE, commit).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn objects_follow_the_overlay_and_only_ours_are_pruned() {
     let federation = federated(plan()).await;
@@ -71,7 +101,6 @@ async fn objects_follow_the_overlay_and_only_ours_are_pruned() {
     );
     cluster.kubectl_apply(&copied).await.unwrap();
 
-    // A field that a person changes is theirs to keep or to lose: never silently overwritten.
     let commit = git
         .commit("main", &[(extra, &service(81))], "Change the port")
         .await
@@ -89,6 +118,8 @@ async fn objects_follow_the_overlay_and_only_ours_are_pruned() {
         .await
         .unwrap();
     assert_eq!(changed.trim(), "81");
+
+    a_field_that_somebody_takes_is_reported_not_taken_back(&federation, &commit).await;
 
     git.delete("main", &[extra], "Remove the file")
         .await
@@ -118,6 +149,16 @@ async fn objects_follow_the_overlay_and_only_ours_are_pruned() {
             ]
         )
         .await
+    );
+    let status = federation
+        .status(ONE, "gitsync", "trustweave")
+        .await
+        .unwrap();
+    assert_eq!(
+        status["kept"],
+        serde_json::json!([
+            "Service federation-demo/copied: it carries our label, but was not applied by us"
+        ])
     );
 }
 

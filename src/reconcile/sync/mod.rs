@@ -132,12 +132,18 @@ struct Writes {
     made: usize,
     failures: Vec<String>,
     retry: bool,
+    /// What is no longer declared but stays, and why.
+    kept: Vec<String>,
 }
 
 impl Writes {
     fn failed(&mut self, error: &cluster::Error) {
-        self.retry |= error.is_retryable();
-        self.failures.push(with_causes(error));
+        self.failed_with(with_causes(error), error.is_retryable());
+    }
+
+    fn failed_with(&mut self, text: String, retry: bool) {
+        self.retry |= retry;
+        self.failures.push(text);
     }
 }
 
@@ -254,6 +260,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             objects: manifests.len(),
             writes: writes.made,
             failures: &writes.failures,
+            kept: &writes.kept,
             diagnostics: &diagnostics,
             suspended,
             publish: inputs.publish,

@@ -10,7 +10,7 @@ use crate::{
     cluster::{self, Cluster, Conflicts, Mode, inventory, types},
     git::Repository,
     model::manifest::{Gvk, Manifest, ObjectKey, ObjectRef},
-    plan::{self, Action, Step, order},
+    plan::{self, Action, Step, mask, order},
 };
 
 impl<R: Repository, C: Cluster> Sync<R, C> {
@@ -79,7 +79,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         let found = self.members_in(kinds.values()).await?;
         let plan = plan::plan(manifests, &found, &self.settled, complete);
         for (reference, why) in &plan.kept {
-            tracing::debug!(object = %reference, %why, "no longer declared, but kept");
+            writes.kept.push(format!("{reference}: {why}"));
         }
         let (deletions, applies): (Vec<_>, Vec<_>) = plan
             .steps
@@ -108,7 +108,8 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         for step in deletions {
             self.delete(step, writes).await;
         }
-        if writes.failures.len() == failures && complete {
+        // What was kept is still ours, so its kind stays on record.
+        if writes.failures.len() == failures && complete && writes.kept.is_empty() {
             self.record_intent(&declared, &namespaces, live.git_sync.as_ref())
                 .await?;
         }
@@ -203,8 +204,9 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                     self.settled.remember(reference.key(), &desired, &result);
                 }
                 Err(error) => {
-                    tracing::warn!(object = %reference, error = %with_causes(&error), "not applied");
-                    writes.failed(&error);
+                    let text = mask::redacted(&with_causes(&error), &desired);
+                    tracing::warn!(object = %reference, error = text, "not applied");
+                    writes.failed_with(text, error.is_retryable());
                 }
             }
         }
