@@ -337,7 +337,6 @@ fn confirmed(facts: &Facts, delivered: Option<&Bundle>) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, KeyPair, SanType};
     use serde_json::json;
 
     use super::*;
@@ -378,13 +377,7 @@ mod tests {
     }
 
     fn bundle() -> Bundle {
-        use base64::{Engine, engine::general_purpose::STANDARD};
-        let mut params = CertificateParams::default();
-        let id = "spiffe://b.test".try_into().unwrap();
-        params.subject_alt_names = vec![SanType::URI(id)];
-        let root = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        let keys = json!({"keys": [{"use": "x509-svid", "x5c": [STANDARD.encode(root.der())]}]});
-        Bundle::parse(keys.to_string().as_bytes()).unwrap()
+        crate::model::bundle::sample("b.test")
     }
 
     fn publication(bundle: &Bundle, serial: u64) -> Publication {

@@ -433,6 +433,14 @@ impl Jwk {
     }
 }
 
+/// A bundle of a trust domain, with a fresh root.
+#[cfg(test)]
+pub(crate) fn sample(trust_domain: &str) -> Bundle {
+    let keys =
+        json!({"keys": [{"use": "x509-svid", "x5c": [tests::certificate(trust_domain, 4096)]}]});
+    Bundle::parse(keys.to_string().as_bytes()).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -445,7 +453,7 @@ mod tests {
     }
 
     /// A self-signed CA for the trust domain, ending in `year`.
-    fn certificate(trust_domain: &str, year: i32) -> String {
+    pub(super) fn certificate(trust_domain: &str, year: i32) -> String {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(
             format!("spiffe://{trust_domain}").try_into().unwrap(),

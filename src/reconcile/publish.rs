@@ -265,3 +265,100 @@ impl Composer<'_> {
         Ok(Draft { files, message })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use ssh_key::{Algorithm, LineEnding, PrivateKey, rand_core::OsRng};
+
+    use super::*;
+    use crate::model::bundle::sample;
+
+    fn key() -> SigningKey {
+        let key = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).unwrap();
+        SigningKey::from_openssh(&key.to_openssh(LineEnding::LF).unwrap()).unwrap()
+    }
+
+    fn declaration(key: &SigningKey, epoch: u64) -> TrustDomainSpec {
+        serde_json::from_value(json!({
+            "clusters": [{"name": "a"}], "signers": [key.public_key()], "epoch": epoch,
+            "spire": {"distribution": "custom", "namespace": "s", "className": "c"},
+            "bundleEndpoint": "none",
+        }))
+        .unwrap()
+    }
+
+    /// What a publisher in the cluster with this UID makes of a tip: the serial, and the files if
+    /// there is something to write.
+    fn compose(
+        tip: &BTreeMap<String, Vec<u8>>,
+        (key, uid): (&SigningKey, &str),
+        (epoch, last): (u64, u64),
+        bundle: &Bundle,
+    ) -> Result<(u64, Option<BTreeMap<String, Vec<u8>>>), String> {
+        let trust_domain = TrustDomain::parse("a.test").unwrap();
+        let publisher = Publisher {
+            cluster: ClusterName::parse("a").unwrap(),
+            cluster_uid: uid.to_owned(),
+            target: Target::own_branch(&trust_domain),
+            trust_domain,
+            email_domain: "example.com",
+        };
+        let composer = Composer {
+            publisher: &publisher,
+            key,
+            declaration: &declaration(key, epoch),
+            bundle,
+            last: Serial(last),
+            now: "2026-01-01T00:00:00Z".parse().unwrap(),
+        };
+        let tip = Tip {
+            revision: None,
+            files: tip.clone(),
+        };
+        match composer.compose(&tip) {
+            Ok(Composed::Standing(serial)) => Ok((serial.0, None)),
+            Ok(Composed::New(serial, draft)) => Ok((serial.0, draft.map(|draft| draft.files))),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn only_what_is_new_is_written_and_serials_never_go_back() {
+        let (key, bundle) = (key(), sample("a.test"));
+        let agent = (&key, "uid");
+        let (serial, files) = compose(&BTreeMap::new(), agent, (0, 0), &bundle).unwrap();
+        assert_eq!(serial, 1);
+        let files = files.unwrap();
+        assert_eq!(compose(&files, agent, (0, 1), &bundle), Ok((1, None)));
+        let (serial, newer) = compose(&files, agent, (0, 1), &sample("a.test")).unwrap();
+        assert_eq!(serial, 2);
+        // A branch that was rewound or lost: the cluster remembers.
+        assert_eq!(
+            compose(&files, agent, (0, 2), &sample("a.test")).unwrap().0,
+            3
+        );
+        assert_eq!(
+            compose(&BTreeMap::new(), agent, (0, 2), &bundle).unwrap().0,
+            3
+        );
+        // What does not verify is replaced under a higher serial.
+        let mut forged = newer.unwrap();
+        forged.insert(publication::BUNDLE.to_owned(), b"{}".to_vec());
+        assert_eq!(compose(&forged, agent, (0, 0), &bundle).unwrap().0, 3);
+    }
+
+    #[test]
+    fn a_cloned_cluster_does_not_publish_until_the_epoch_is_raised() {
+        let (key, bundle) = (key(), sample("a.test"));
+        let files = compose(&BTreeMap::new(), (&key, "original"), (0, 0), &bundle)
+            .unwrap()
+            .1;
+        let files = files.unwrap();
+        let refused = compose(&files, (&key, "clone"), (0, 0), &bundle).unwrap_err();
+        assert!(refused.contains("cluster UID original"), "{refused}");
+        let (serial, written) = compose(&files, (&key, "clone"), (1, 0), &bundle).unwrap();
+        assert!(written.is_some());
+        assert_eq!(serial, 2);
+    }
+}
