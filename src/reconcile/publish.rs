@@ -288,14 +288,16 @@ mod tests {
         .unwrap()
     }
 
+    type Files = BTreeMap<String, Vec<u8>>;
+
     /// What a publisher in the cluster with this UID makes of a tip: the serial, and the files if
     /// there is something to write.
     fn compose(
-        tip: &BTreeMap<String, Vec<u8>>,
+        tip: &Files,
         (key, uid): (&SigningKey, &str),
         (epoch, last): (u64, u64),
         bundle: &Bundle,
-    ) -> Result<(u64, Option<BTreeMap<String, Vec<u8>>>), String> {
+    ) -> Result<(u64, Option<Files>), String> {
         let trust_domain = TrustDomain::parse("a.test").unwrap();
         let publisher = Publisher {
             cluster: ClusterName::parse("a").unwrap(),
