@@ -11,10 +11,11 @@ help: ## Print this list
 build: ## Build the program: target/release/trustweave
 	$(CARGO) build --release --locked
 
+# Both programs in one build, so that what they share is compiled once.
 .PHONY: demo
-demo: build ## Federate two clusters on this machine; ONCE=1 ends after its checks
-	$(CARGO) run --release --locked -p trustweave-testbed --bin demo -- \
-		--trustweave target/release/trustweave $(if $(ONCE),--once)
+demo: ## Federate two clusters on this machine; ONCE=1 ends after its checks
+	$(CARGO) build --release --locked --workspace --bins
+	target/release/demo --trustweave target/release/trustweave $(if $(ONCE),--once)
 
 # Two at a time: an end-to-end test runs two control planes.
 .PHONY: test

@@ -186,15 +186,20 @@ pub struct PeerState {
 }
 
 impl PeerState {
-    /// The most telling sentence: the first condition that does not hold.
+    /// The most telling sentence: of the first condition that does not hold, or else of `Ready`. That
+    /// nobody can see what a workload holds is no complaint.
     pub fn message(&self) -> String {
-        let failing = self
+        let complaint = self
             .conditions
             .iter()
-            .find(|condition| condition.status != Some(true));
-        failing
-            .or(self.conditions.first())
-            .map(|c| c.message.clone())
+            .find(|condition| match condition.status {
+                Some(holds) => !holds,
+                None => condition.kind != "Confirmed",
+            });
+        let ready = || self.conditions.iter().find(|c| c.kind == "Ready");
+        complaint
+            .or_else(ready)
+            .map(|condition| condition.message.clone())
             .unwrap_or_default()
     }
 

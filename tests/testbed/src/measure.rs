@@ -138,15 +138,21 @@ pub async fn writes_of_a_pass_with_nothing_to_do(federation: &Federation) -> any
     Ok((after - before).max(0.0) as u64)
 }
 
-/// Waits until a workload of each cluster holds exactly what was delivered.
+/// Waits until a workload of each cluster holds exactly what the other's agent published last.
 pub async fn confirmed(federation: &Federation) -> anyhow::Result<()> {
     for cluster in CLUSTERS {
+        let peer = federation
+            .status(peer_of(cluster), "gitsync", "trustweave")
+            .await?;
+        let published = &peer["published"];
+        let version = format!("{}.{}", published["epoch"], published["serial"]);
         federation
             .peer_until(cluster, peer_of(cluster), "Confirmed", |status| {
                 let conditions = status["conditions"].as_array().into_iter().flatten();
-                conditions
-                    .filter(|condition| condition["type"] == "Confirmed")
-                    .any(|condition| condition["status"] == "True")
+                status["version"] == version.as_str()
+                    && conditions
+                        .filter(|condition| condition["type"] == "Confirmed")
+                        .any(|condition| condition["status"] == "True")
             })
             .await?;
     }

@@ -79,10 +79,27 @@ fn seconds(duration: Duration) -> String {
     format!("{:.2} s", duration.as_secs_f32())
 }
 
-/// A measured time, or another figure, for the last table.
-struct Figure {
-    what: &'static str,
-    value: String,
+/// Measured times and other figures, told at once and again in the end.
+#[derive(Default)]
+struct Figures(Vec<(&'static str, String)>);
+
+impl Figures {
+    fn add(&mut self, what: &'static str, value: String) {
+        println!("   {what}: {value}");
+        self.0.push((what, value));
+    }
+
+    fn time(&mut self, what: &'static str, time: Duration) {
+        self.add(what, seconds(time));
+    }
+
+    fn print(&self) {
+        let width = self.0.iter().map(|(what, _)| what.len()).max();
+        let width = width.unwrap_or_default();
+        for (what, value) in &self.0 {
+            println!("   {what:width$}  {value}");
+        }
+    }
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -93,15 +110,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         endpoints: true,
         workloads: true,
     };
-    let mut figures = Vec::new();
-    let mut measure = |what, value| figures.push(Figure { what, value });
-
     headline("two clusters, SPIRE in each, one git server");
     let begun = Instant::now();
     let mut federation = Federation::prepare(plan, &|line| println!("   {line}")).await?;
-    measure(
+    let mut figures = Figures::default();
+    figures.time(
         "clusters up, SPIRE running, repository committed",
-        seconds(begun.elapsed()),
+        begun.elapsed(),
     );
 
     headline("an agent in each cluster; from here on, only commits");
@@ -111,58 +126,16 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     federation.federated().await?;
     let federated = begun.elapsed();
-    measure("agents started -> both Federated", seconds(federated));
+    figures.time("agents started -> both Federated", federated);
+    confirmed(&federation).await?;
     who_trusts_whom(&federation, federated).await?;
-
-    for (cluster, peer) in [(CLUSTERS[0], CLUSTERS[1]), (CLUSTERS[1], CLUSTERS[0])] {
-        federates_with(&federation, cluster, peer).await?;
-        same_keys(&federation, cluster, peer).await?;
+    for cluster in CLUSTERS {
+        federates_with(&federation, cluster, peer_of(cluster)).await?;
+        same_keys(&federation, cluster, peer_of(cluster)).await?;
     }
     println!("   each SPIRE holds exactly the other's keys, and has entries with FederatesWith");
 
-    headline("a commit to main");
-    measure(
-        "commit -> applied",
-        seconds(commit_to_applied(&federation).await?),
-    );
-
-    headline("a key rotates in the SPIRE of cluster-2");
-    let (published, delivered) = rotation(&federation).await?;
-    measure("rotation -> commit in git", seconds(published));
-    measure(
-        "rotation -> the peer's SPIRE holds the new key",
-        seconds(delivered),
-    );
-
-    headline("a pass over what is in force already");
-    confirmed(&federation).await?;
-    let writes = writes_of_a_pass_with_nothing_to_do(&federation).await?;
-    ensure!(
-        writes == 0,
-        "a pass over what is in force made {writes} writes"
-    );
-    measure("writes of a pass with nothing to do", writes.to_string());
-
-    headline(
-        "the same rotation by SPIRE's own polling alone (refresh hint 60 s), the agent of cluster-1 stopped",
-    );
-    federation.agent(CLUSTERS[0])?.terminate(PATIENCE).await?;
-    let polled = polling(&federation).await?;
-    federation.start_agent(CLUSTERS[0])?;
-    measure(
-        "for comparison: rotation -> SPIRE's own poll",
-        seconds(polled),
-    );
-    confirmed(&federation).await?;
-
-    for (name, what) in [
-        (CLUSTERS[0], "memory of the agent of cluster-1 (RSS)"),
-        (CLUSTERS[1], "memory of the agent of cluster-2 (RSS)"),
-    ] {
-        let kibibytes = resident(federation.agent(name)?.id())?;
-        measure(what, format!("{:.1} MiB", f64::from(kibibytes) / 1024.0));
-    }
-
+    deeds(&mut federation, &mut figures).await?;
     headline("what stands in git");
     history(&federation).await?;
     headline("what the clusters say");
@@ -174,14 +147,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
     }
     headline("figures");
-    let width = figures
-        .iter()
-        .map(|figure| figure.what.len())
-        .max()
-        .unwrap_or_default();
-    for Figure { what, value } in &figures {
-        println!("   {what:width$}  {value}");
-    }
+    figures.print();
     headline("who trusts whom");
     who_trusts_whom(&federation, federated).await?;
     if arguments.once {
@@ -189,6 +155,45 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     things_to_try(&federation)?;
     std::future::pending().await
+}
+
+/// A commit, a rotation, and a rotation without us; each measured.
+async fn deeds(federation: &mut Federation, figures: &mut Figures) -> anyhow::Result<()> {
+    headline("a commit to main");
+    figures.time("commit -> applied", commit_to_applied(federation).await?);
+
+    headline("a key rotates in the SPIRE of cluster-2");
+    let (published, delivered) = rotation(federation).await?;
+    figures.time("rotation -> signed commit in git", published);
+    figures.time("rotation -> the peer's SPIRE holds the new key", delivered);
+
+    headline("a commit that changes nothing for cluster-1");
+    confirmed(federation).await?;
+    let writes = writes_of_a_pass_with_nothing_to_do(federation).await?;
+    ensure!(
+        writes == 0,
+        "a pass over what is in force made {writes} writes"
+    );
+    figures.add("writes of a pass with nothing to do", writes.to_string());
+
+    headline(
+        "a rotation by SPIRE's own polling alone (refresh hint 60 s), the agent of cluster-1 stopped",
+    );
+    federation.agent(CLUSTERS[0])?.terminate(PATIENCE).await?;
+    let polled = polling(federation).await?;
+    federation.start_agent(CLUSTERS[0])?;
+    figures.time("for comparison: rotation -> SPIRE's own poll", polled);
+    confirmed(federation).await?;
+
+    headline("what the agents need");
+    for (name, what) in [
+        (CLUSTERS[0], "memory of the agent of cluster-1 (RSS)"),
+        (CLUSTERS[1], "memory of the agent of cluster-2 (RSS)"),
+    ] {
+        let kibibytes = resident(federation.agent(name)?.id())?;
+        figures.add(what, format!("{:.1} MiB", f64::from(kibibytes) / 1024.0));
+    }
+    Ok(())
 }
 
 fn print_indented(text: &str) {
