@@ -55,6 +55,7 @@ struct Shared {
     key: Option<SigningKey>,
     metrics: Metrics,
     heads: watch::Sender<Option<Heads>>,
+    fetch_failure: watch::Sender<Option<String>>,
     own: watch::Sender<Option<TrustDomainSpec>>,
     report: watch::Sender<Option<PublishReport>>,
     view: watch::Sender<Option<workload_api::View>>,
@@ -96,6 +97,7 @@ pub async fn run(
         key,
         metrics: Metrics::default(),
         heads: watch::channel(None).0,
+        fetch_failure: watch::channel(None).0,
         own: watch::channel(None).0,
         report: watch::channel(None).0,
         view: watch::channel(None).0,
@@ -169,11 +171,13 @@ fn random() -> u64 {
 async fn poll(shared: Arc<Shared>) -> anyhow::Result<()> {
     let period = Duration::from_millis(shared.config.git.poll_milliseconds.max(100));
     let mut backoff = Backoff::default();
-    let mut failing = false;
     loop {
         let wait = match shared.mirror.fetch().await {
             Ok(heads) => {
-                if std::mem::replace(&mut failing, false) {
+                if shared
+                    .fetch_failure
+                    .send_if_modified(|failure| failure.take().is_some())
+                {
                     tracing::info!("the remote can be read again");
                 }
                 backoff.reset();
@@ -193,7 +197,11 @@ async fn poll(shared: Arc<Shared>) -> anyhow::Result<()> {
             }
             Err(error) => {
                 let text = sync::with_causes(&error);
-                if !std::mem::replace(&mut failing, true) {
+                // The first failure is told; the ones after it are the same story.
+                let news = shared.fetch_failure.send_if_modified(|failure| {
+                    failure.is_none() && failure.replace(text.clone()).is_none()
+                });
+                if news {
                     tracing::warn!(
                         error = text,
                         "the remote can't be read; the last state stays in force"
@@ -232,6 +240,7 @@ async fn synchronise(shared: Arc<Shared>) -> anyhow::Result<()> {
     let mut heads = shared.heads.subscribe();
     let mut view = shared.view.subscribe();
     let mut report = shared.report.subscribe();
+    let mut fetch_failure = shared.fetch_failure.subscribe();
     let mut backoff = Backoff::default();
     let mut retry: Option<Duration> = None;
     let mut first = true;
@@ -243,6 +252,7 @@ async fn synchronise(shared: Arc<Shared>) -> anyhow::Result<()> {
             () = shared.cluster.changed(), if !first => Trigger::Cluster,
             Ok(()) = view.changed(), if !first => Trigger::Workload,
             Ok(()) = report.changed(), if !first => Trigger::OtherLoop,
+            Ok(()) = fetch_failure.changed(), if !first => Trigger::Git,
             () = tokio::time::sleep(quiet), if !first => match retry {
                 Some(_) => Trigger::Retry,
                 None => Trigger::Interval,
@@ -257,15 +267,17 @@ async fn synchronise(shared: Arc<Shared>) -> anyhow::Result<()> {
         first = false;
         let observed = view.borrow_and_update().clone();
         let published = report.borrow_and_update().clone();
+        let unreadable = fetch_failure.borrow_and_update().clone();
         let begun = Instant::now();
-        let outcome = sync
-            .pass(Inputs {
-                heads: &current,
-                observed: observed.as_ref(),
-                publish: published.as_ref(),
-                now: now(),
-            })
-            .await;
+        let pass = sync.pass(Inputs {
+            heads: &current,
+            fetch_failure: unreadable.as_deref(),
+            observed: observed.as_ref(),
+            publish: published.as_ref(),
+            now: now(),
+        });
+        // On the heap: it holds a request for each object under way.
+        let outcome = Box::pin(pass).await;
         let own = sync.own_declaration().cloned();
         shared.own.send_if_modified(|last| {
             let changed = *last != own;

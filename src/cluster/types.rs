@@ -104,7 +104,7 @@ pub struct GitSyncStatus {
     /// The bundle that this agent published last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub published: Option<PublishedStatus>,
-    /// `Ready`, `RepositoryValid` and `Published`.
+    /// `Ready`, `RepositoryValid`, `Fetched` and `Published`.
     pub conditions: Vec<Condition>,
     /// What is wrong with the repository, as `trustweave check` says it; at most 20 lines.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -32,8 +32,7 @@ pub(super) struct Pass<'a> {
     pub(super) kept: &'a [String],
     pub(super) diagnostics: &'a [Diagnostic],
     pub(super) suspended: bool,
-    pub(super) publish: Option<&'a PublishReport>,
-    pub(super) now: Timestamp,
+    pub(super) inputs: &'a Inputs<'a>,
 }
 
 /// A time as Kubernetes writes it: RFC 3339 with whole seconds.
@@ -69,7 +68,7 @@ pub(super) fn trust_peer_status(
     state: &PeerState,
     former: Option<&TrustPeerStatus>,
 ) -> TrustPeerStatus {
-    let now = time(pass.now);
+    let now = time(pass.inputs.now);
     let empty = TrustPeerStatus::default();
     let former = former.unwrap_or(&empty);
     let watermark = state.watermark.as_ref().map(|watermark| WatermarkStatus {
@@ -121,7 +120,7 @@ pub(super) fn trust_peer_status(
 
 /// What the `GitSync` says after a pass.
 pub(super) fn git_sync_status(pass: &Pass<'_>, former: &GitSyncStatus) -> GitSyncStatus {
-    let now = time(pass.now);
+    let now = time(pass.inputs.now);
     let condition = |kind: &str, status: Option<bool>, reason: &str, message: &str| {
         Condition::new(kind, status, reason, message, &former.conditions, &now)
     };
@@ -185,7 +184,7 @@ pub(super) fn git_sync_status(pass: &Pass<'_>, former: &GitSyncStatus) -> GitSyn
         failures: pass.failures.iter().take(LINES).cloned().collect(),
         kept: pass.kept.iter().take(LINES).cloned().collect(),
     };
-    with_publish(status, pass.publish, former, &now)
+    with_inputs(status, pass.inputs, former, &now)
 }
 
 /// What the `GitSync` says after a pass that could not decide anything.
@@ -213,39 +212,60 @@ pub(super) fn failed(
         conditions: [ready].into_iter().chain(valid.cloned()).collect(),
         ..former.clone()
     };
-    with_publish(status, inputs.publish, former, &now)
+    with_inputs(status, inputs, former, &now)
 }
 
-/// Adds what the other loop has to report, or keeps what it reported before.
-fn with_publish(
+/// Adds whether the remote can be read, and what the other loop has to report.
+fn with_inputs(
     mut status: GitSyncStatus,
-    publish: Option<&PublishReport>,
+    inputs: &Inputs<'_>,
     former: &GitSyncStatus,
     now: &str,
 ) -> GitSyncStatus {
-    let empty = PublishReport::default();
-    let report = publish.unwrap_or(&empty);
-    status.published = report.published.clone().or(former.published.clone());
+    let (holds, reason, message) = match inputs.fetch_failure {
+        None => (true, "Fetched", "the remote's references are known"),
+        Some(failure) => (false, "FetchFailed", failure),
+    };
+    let fetched = Condition::new(
+        "Fetched",
+        Some(holds),
+        reason,
+        message,
+        &former.conditions,
+        now,
+    );
+    let reported = inputs.publish.and_then(|report| report.published.clone());
+    status.published = reported.or_else(|| former.published.clone());
+    status.conditions.push(fetched);
+    status
+        .conditions
+        .push(published(inputs.publish, former, now));
+    status
+}
+
+/// What the other loop has to report, or reported before.
+fn published(report: Option<&PublishReport>, former: &GitSyncStatus, now: &str) -> Condition {
     let before = former.conditions.iter().find(|c| c.kind == "Published");
-    let (holds, reason, message) = match (&report.failure, &report.published) {
-        (Some(failure), _) => (Some(false), "NotPublished", failure.clone()),
-        (None, Some(published)) => (
+    let failure = report.and_then(|report| report.failure.clone());
+    let standing = report.and_then(|report| report.published.as_ref());
+    let (holds, reason, message) = match (failure, standing, before) {
+        (Some(failure), _, _) => (Some(false), "NotPublished", failure),
+        (None, Some(standing), _) => (
             Some(true),
             "Published",
-            format!("serial {} stands on {}", published.serial, published.branch),
+            format!("serial {} stands on {}", standing.serial, standing.branch),
         ),
-        (None, None) => match before {
-            Some(before) => {
-                status.conditions.push(before.clone());
-                return status;
-            }
-            None => (None, "NotYet", "nothing was published yet".to_owned()),
-        },
+        (None, None, Some(before)) => return before.clone(),
+        (None, None, None) => (None, "NotYet", "nothing was published yet".to_owned()),
     };
-    let conditions = &former.conditions;
-    let condition = Condition::new("Published", holds, reason, &message, conditions, now);
-    status.conditions.push(condition);
-    status
+    Condition::new(
+        "Published",
+        holds,
+        reason,
+        &message,
+        &former.conditions,
+        now,
+    )
 }
 
 fn is_leaving(state: &PeerState) -> bool {

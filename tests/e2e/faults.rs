@@ -2,7 +2,7 @@
 
 use trustweave_testbed::federation::{Federation, trust_domain};
 
-use super::{ONE, TWO, federated, holds_current_keys, plan};
+use super::{ONE, TWO, condition, federated, holds_current_keys, plan};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_moment_everything_converges_and_nothing_is_doubled() {
@@ -51,6 +51,13 @@ async fn a_rotation_while_git_and_the_api_server_are_away_arrives_afterwards() {
         federation.testbed.cluster(TWO).unwrap(),
     );
     federation.testbed.git.stop().await.unwrap();
+    federation
+        .until("git's absence to be reported", async || {
+            let status = federation.status(ONE, "gitsync", "trustweave").await?;
+            Ok((condition(&status, "Fetched")["status"] == "False").then_some(()))
+        })
+        .await
+        .unwrap();
     two.spire.rotate_x509().await.unwrap();
     one.stop_api_server().await.unwrap();
     federation.testbed.git.start().await.unwrap();
@@ -65,4 +72,9 @@ async fn a_rotation_while_git_and_the_api_server_are_away_arrives_afterwards() {
     one.start_api_server().await.unwrap();
     holds_current_keys(&federation, ONE, TWO).await;
     assert_eq!(federation.testbed.git.log(&branch).await.unwrap().len(), 2);
+    let status = federation
+        .status(ONE, "gitsync", "trustweave")
+        .await
+        .unwrap();
+    assert_eq!(condition(&status, "Fetched")["status"], "True");
 }

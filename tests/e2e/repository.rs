@@ -163,6 +163,39 @@ async fn objects_follow_the_overlay_and_only_ours_are_pruned() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_agent_may_not_apply_is_reported_and_the_rest_goes_on() {
+    let federation = federated(plan()).await;
+    let git = &federation.testbed.git;
+    let overlay = "clusters/cluster-1/kustomization.yaml";
+    let base = git.show("main", overlay).await.unwrap();
+    let with_extra = base.replacen("resources:", "resources:\n  - extra.yaml", 1);
+    let extra = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: forbidden\n  namespace: federation-demo\n\
+                 ---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: allowed\n  namespace: federation-demo\n";
+    let files = [
+        (overlay, with_extra.as_str()),
+        ("clusters/cluster-1/extra.yaml", extra),
+    ];
+    git.commit("main", &files, "Add what is and what is not granted")
+        .await
+        .unwrap();
+    federation
+        .until("the missing right to be reported", async || {
+            let status = federation.status(ONE, "gitsync", "trustweave").await?;
+            let failures = status["failures"].to_string();
+            Ok((failures.contains("configmaps") && failures.contains("forbidden")).then_some(()))
+        })
+        .await
+        .unwrap();
+    let allowed = ["serviceaccount", "allowed", "--namespace=federation-demo"];
+    assert!(exists(&federation, ONE, &allowed).await);
+    let peer = federation
+        .status(ONE, "trustpeer", &trust_domain(TWO))
+        .await
+        .unwrap();
+    assert_eq!(peer["phase"], "Federated");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_repository_ends_nothing_not_even_after_a_restart() {
     let mut federation = federated(plan()).await;
     let git = &federation.testbed.git;

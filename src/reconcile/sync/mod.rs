@@ -67,6 +67,8 @@ pub struct PublishReport {
 pub struct Inputs<'a> {
     /// The remote's references.
     pub heads: &'a Heads,
+    /// Why the remote can't be read at the moment: then its references are the last known ones.
+    pub fetch_failure: Option<&'a str>,
     /// The roots that a workload holds, if there is such a view.
     pub observed: Option<&'a BTreeMap<TrustDomain, Vec<Vec<u8>>>>,
     /// What the other loop has to report; `None` before its first pass.
@@ -182,8 +184,10 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
     /// Makes a pass. An error means that nothing could be decided; what could not be applied is
     /// part of the outcome.
     pub async fn pass(&mut self, inputs: Inputs<'_>) -> Result<Outcome, Error> {
-        let diagnostics = self.load(inputs.heads).await?;
-        let outcome = self.reconcile(&inputs, diagnostics).await;
+        let outcome = match self.load(inputs.heads).await {
+            Ok(diagnostics) => self.reconcile(&inputs, diagnostics).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = &outcome {
             self.report_failure(&inputs, &with_causes(error)).await;
         }
@@ -263,8 +267,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             kept: &writes.kept,
             diagnostics: &diagnostics,
             suspended,
-            publish: inputs.publish,
-            now: inputs.now,
+            inputs,
         };
         self.report(&told, &live).await?;
         Ok(Outcome {

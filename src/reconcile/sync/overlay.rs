@@ -76,7 +76,8 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         self.record_intent(&all, &namespaces, live.git_sync.as_ref())
             .await?;
 
-        let found = self.members_in(kinds.values()).await?;
+        let failures = writes.failures.len();
+        let found = self.members_in(kinds.values(), writes).await;
         let plan = plan::plan(manifests, &found, &self.settled, complete);
         for (reference, why) in &plan.kept {
             writes.kept.push(format!("{reference}: {why}"));
@@ -88,7 +89,6 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         let (foundations, rest): (Vec<_>, Vec<_>) = applies
             .into_iter()
             .partition(|step| order::is_foundation(&step.reference.gvk));
-        let failures = writes.failures.len();
         let definitions: Vec<Value> = foundations
             .iter()
             .filter(|step| step.reference.gvk.kind == "CustomResourceDefinition")
@@ -138,11 +138,12 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         Ok(())
     }
 
-    /// All live objects of our set.
+    /// All live objects of our set. A kind that can't be listed stops no other one.
     async fn members_in(
         &self,
         kinds: impl Iterator<Item = &Gvk>,
-    ) -> Result<BTreeMap<ObjectKey, Value>, Error> {
+        writes: &mut Writes,
+    ) -> BTreeMap<ObjectKey, Value> {
         let id = inventory::id();
         let (cluster, id) = (&self.cluster, &id);
         let mut lists = Vec::new();
@@ -161,13 +162,15 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             .await;
         let mut found = BTreeMap::new();
         for list in lists {
-            for object in list? {
-                if let Some(reference) = ObjectRef::of(&object) {
-                    found.insert(reference.key(), object);
-                }
+            match list {
+                Ok(objects) => found.extend(objects.into_iter().filter_map(|object| {
+                    let key = ObjectRef::of(&object)?.key();
+                    Some((key, object))
+                })),
+                Err(error) => writes.failed(&error),
             }
         }
-        Ok(found)
+        found
     }
 
     /// Applies all steps at once. One that fails does not stop the others.
