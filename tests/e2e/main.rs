@@ -64,6 +64,12 @@ async fn own(federation: &Federation, cluster: &str) -> Bundle {
     bundle(&cluster.spire.own_bundle().await.unwrap())
 }
 
+/// Prepares a new key in a cluster's SPIRE.
+async fn rotate(federation: &Federation, cluster: &str) {
+    let cluster = federation.testbed.cluster(cluster).unwrap();
+    cluster.spire.rotate_x509().await.unwrap();
+}
+
 /// Waits until a cluster's SPIRE holds exactly the peer's current keys.
 async fn holds_current_keys(federation: &Federation, cluster: &str, peer: &str) {
     let expected = own(federation, peer).await;

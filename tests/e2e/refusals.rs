@@ -14,7 +14,9 @@ use trustweave_testbed::{
     ssh_key,
 };
 
-use super::{ONE, TWO, condition, federated, held, holds_current_keys, own, plan, relationship};
+use super::{
+    ONE, TWO, condition, federated, held, holds_current_keys, own, plan, relationship, rotate,
+};
 
 /// What stands on the branch of the second cluster, to be tampered with.
 struct Standing {
@@ -116,14 +118,7 @@ async fn a_bundle_that_is_not_the_peers_newest_is_never_delivered() {
     let federation = federated(plan()).await;
     // The second delivery makes the first one old.
     let old = own(&federation, TWO).await;
-    federation
-        .testbed
-        .cluster(TWO)
-        .unwrap()
-        .spire
-        .rotate_x509()
-        .await
-        .unwrap();
+    rotate(&federation, TWO).await;
     holds_current_keys(&federation, ONE, TWO).await;
     federation
         .peer_until(ONE, TWO, "serial 2 to be reported", |status| {
@@ -189,14 +184,7 @@ async fn a_push_that_a_hook_refuses_is_reported_in_the_servers_words() {
     let git = &federation.testbed.git;
     git.pre_receive_hook("echo 'bundles are frozen today' >&2; exit 1")
         .unwrap();
-    federation
-        .testbed
-        .cluster(TWO)
-        .unwrap()
-        .spire
-        .rotate_x509()
-        .await
-        .unwrap();
+    rotate(&federation, TWO).await;
     federation
         .until("the refusal to be reported", async || {
             let status = federation.status(TWO, "gitsync", "trustweave").await?;

@@ -4,7 +4,7 @@ use std::{fs, process::Command};
 
 use trustweave_testbed::federation::trust_domain;
 
-use super::{ONE, TWO, condition, federated, held, holds_current_keys, own, plan};
+use super::{ONE, TWO, condition, federated, held, holds_current_keys, own, plan, rotate};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trust_follows_a_rotation_through_git_alone() {
@@ -50,14 +50,7 @@ async fn trust_follows_a_rotation_through_git_alone() {
     }
 
     let before = own(&federation, TWO).await;
-    federation
-        .testbed
-        .cluster(TWO)
-        .unwrap()
-        .spire
-        .rotate_x509()
-        .await
-        .unwrap();
+    rotate(&federation, TWO).await;
     holds_current_keys(&federation, ONE, TWO).await;
     assert_ne!(held(&federation, ONE, TWO).await.unwrap(), before);
 
