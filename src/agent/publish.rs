@@ -1,0 +1,208 @@
+//! The loop from SPIRE to git: when passes are made, and what is told of them.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Shared, config::PublishBranch, now, random, telemetry::PassLabels};
+use crate::{
+    cluster::{
+        Cluster, KubeCluster,
+        types::{GitSyncStatus, git_sync_reference},
+    },
+    git::Published,
+    model::{
+        attestation::Serial,
+        declaration::{BundleSource as DeclaredSource, TrustDomainSpec},
+    },
+    reconcile::{
+        publish::{self, Publisher, Target},
+        schedule::{Backoff, INTERVAL, Trigger, jittered},
+        sync::PublishReport,
+    },
+    spire::{self, BundleSource, Source},
+};
+
+/// The address of the commits that the agent makes; nobody reads mail there.
+const EMAIL_DOMAIN: &str = "trustweave.invalid";
+
+/// Where the own bundle is read, as declared.
+fn source(cluster: &KubeCluster, declaration: &TrustDomainSpec) -> Source {
+    let (client, namespace) = (cluster.client(), &declaration.spire.namespace);
+    match &declaration.spire.bundle_source {
+        DeclaredSource::ConfigMap(source) => {
+            Source::ConfigMap(spire::configmap::ConfigMap::new(client, namespace, source))
+        }
+        DeclaredSource::Exec(source) => {
+            Source::Exec(spire::exec::Exec::new(client, namespace, source))
+        }
+    }
+}
+
+/// Publishes the own bundle when it, or what stands in git, changed.
+pub(super) async fn publish_own(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let stop = shared.stop.clone();
+    let Some(key) = shared.key.clone() else {
+        shared.report.send_replace(Some(PublishReport {
+            published: None,
+            failure: Some("the agent has no signing key: it does not publish".to_owned()),
+        }));
+        stop.cancelled().await;
+        return Ok(());
+    };
+    let config = &shared.config;
+    let target = match config.publish.branch {
+        PublishBranch::Own => Target::own_branch(&config.trust_domain),
+        PublishBranch::Main => Target::directory_on(&config.git.branch, &config.trust_domain),
+    };
+    let mut publisher: Option<Publisher> = None;
+    let mut open: Option<(TrustDomainSpec, Source)> = None;
+    let mut own = shared.own.subscribe();
+    let mut heads = shared.heads.subscribe();
+    let mut standing = None;
+    let mut backoff = Backoff::default();
+    let mut retry: Option<Duration> = None;
+    let mut last = Serial(0);
+    let mut trigger = Trigger::Start;
+    loop {
+        let declared = own.borrow_and_update().clone();
+        if open.as_ref().map(|(declaration, _)| declaration) != declared.as_ref() {
+            open = declared.map(|declaration| {
+                let source = source(&shared.cluster, &declaration);
+                (declaration, source)
+            });
+        }
+        if let Some((declaration, source)) = &open {
+            let pass = async {
+                if publisher.is_none() {
+                    publisher = Some(Publisher {
+                        cluster: config.cluster.clone(),
+                        cluster_uid: shared.cluster.uid().await?,
+                        trust_domain: config.trust_domain.clone(),
+                        target: target.clone(),
+                        email_domain: EMAIL_DOMAIN,
+                    });
+                }
+                last = last.max(remembered_serial(&shared, declaration).await?);
+                let Some(publisher) = &publisher else {
+                    anyhow::bail!("the cluster has no UID");
+                };
+                let outcome = publish::pass(
+                    &*shared.mirror,
+                    source,
+                    publisher,
+                    &key,
+                    declaration,
+                    last,
+                    now(),
+                )
+                .await?;
+                Ok(outcome)
+            };
+            retry = finish_publish(&shared, trigger, pass.await, &mut last)
+                .then(|| backoff.after_failure(random()));
+            if retry.is_none() {
+                backoff.reset();
+            }
+        }
+        let quiet = retry.unwrap_or_else(|| jittered(INTERVAL, INTERVAL / 10, random()));
+        trigger = loop {
+            let changed = async {
+                match &open {
+                    Some((_, source)) => source.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            break tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = changed => Trigger::Bundle,
+                Ok(()) = own.changed() => Trigger::OtherLoop,
+                Ok(()) = heads.changed() => {
+                    let tip = heads.borrow_and_update().as_ref().and_then(|heads| {
+                        heads.publications.get(&config.trust_domain).cloned()
+                    });
+                    // Only what stands where we publish is our business.
+                    if std::mem::replace(&mut standing, tip.clone()) == tip {
+                        continue;
+                    }
+                    Trigger::Git
+                }
+                () = tokio::time::sleep(quiet) => match retry {
+                    Some(_) => Trigger::Retry,
+                    None => Trigger::Interval,
+                },
+            };
+        };
+    }
+}
+
+/// The serial that the cluster remembers to have published in this epoch.
+async fn remembered_serial(
+    shared: &Shared,
+    declaration: &TrustDomainSpec,
+) -> anyhow::Result<Serial> {
+    let found = shared.cluster.get(&git_sync_reference()).await?;
+    let status = found
+        .as_ref()
+        .and_then(|found| found.get("status"))
+        .cloned();
+    let status: GitSyncStatus =
+        serde_json::from_value(status.unwrap_or_default()).unwrap_or_default();
+    Ok(status
+        .published
+        .filter(|published| published.epoch == declaration.epoch)
+        .map_or(Serial(0), |published| Serial(published.serial)))
+}
+
+/// Logs, counts and reports a pass; whether it should be made again soon.
+fn finish_publish(
+    shared: &Shared,
+    trigger: Trigger,
+    outcome: anyhow::Result<publish::Outcome>,
+    last: &mut Serial,
+) -> bool {
+    let metrics = &shared.metrics;
+    let labels = |result| PassLabels {
+        r#loop: "publish",
+        result,
+    };
+    let failed = outcome.is_err();
+    let report = match outcome {
+        Ok(outcome) => {
+            metrics.passes.get_or_create(&labels("success")).inc();
+            let standing = outcome.standing;
+            *last = (*last).max(Serial(standing.serial));
+            let serial = i64::try_from(standing.serial).unwrap_or(i64::MAX);
+            metrics.published_serial.set(serial);
+            if let Published::Committed { revision, attempts } = outcome.published {
+                metrics.publications.inc();
+                tracing::info!(%trigger, %revision, attempts, serial, branch = standing.branch, "published the own bundle");
+            }
+            PublishReport {
+                published: Some(standing),
+                failure: None,
+            }
+        }
+        Err(error) => {
+            metrics.passes.get_or_create(&labels("failure")).inc();
+            let text = format!("{error:#}");
+            let published = shared.report.borrow().clone().and_then(|r| r.published);
+            let known = shared
+                .report
+                .borrow()
+                .as_ref()
+                .and_then(|r| r.failure.clone());
+            if known.as_ref() != Some(&text) {
+                tracing::warn!(%trigger, error = text, "the own bundle is not published");
+            }
+            PublishReport {
+                published,
+                failure: Some(text),
+            }
+        }
+    };
+    shared.report.send_if_modified(|before| {
+        let changed = before.as_ref() != Some(&report);
+        *before = Some(report);
+        changed
+    });
+    failed
+}

@@ -1,0 +1,171 @@
+//! The loop from git to the cluster: when passes are made, and what is told of them.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Shared, now, random,
+    telemetry::{Metrics, PassLabels, PeerLabels, PhaseLabels, WriteLabels},
+};
+use crate::{
+    cluster::Cluster,
+    federation::{lifecycle::Phase, objects::ProbePods},
+    git::SigningKey,
+    reconcile::{
+        schedule::{Backoff, GATHER, INTERVAL, Trigger, jittered},
+        sync::{self, Identity, Inputs, Outcome, Sync},
+    },
+};
+
+/// Makes sync passes when something changed.
+pub(super) async fn synchronise(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let config = &shared.config;
+    let identity = Identity {
+        cluster: config.cluster.clone(),
+        trust_domain: config.trust_domain.clone(),
+        probe: ProbePods {
+            namespace: config.probe.namespace.clone(),
+            label: (config.probe.label.clone(), config.probe.value.clone()),
+        },
+        signer: shared.key.as_ref().map(SigningKey::public_key),
+    };
+    let mut sync = Sync::new(shared.mirror.clone(), shared.cluster.clone(), identity);
+    let mut heads = shared.heads.subscribe();
+    let mut view = shared.view.subscribe();
+    let mut report = shared.report.subscribe();
+    let mut fetch_failure = shared.fetch_failure.subscribe();
+    let mut backoff = Backoff::default();
+    let mut retry: Option<Duration> = None;
+    let mut first = true;
+    loop {
+        let quiet = retry.unwrap_or_else(|| jittered(INTERVAL, INTERVAL / 10, random()));
+        let trigger = tokio::select! {
+            () = shared.stop.cancelled() => return Ok(()),
+            Ok(()) = heads.changed() => if first { Trigger::Start } else { Trigger::Git },
+            () = shared.cluster.changed(), if !first => Trigger::Cluster,
+            Ok(()) = view.changed(), if !first => Trigger::Workload,
+            Ok(()) = report.changed(), if !first => Trigger::OtherLoop,
+            Ok(()) = fetch_failure.changed(), if !first => Trigger::Git,
+            () = tokio::time::sleep(quiet), if !first => match retry {
+                Some(_) => Trigger::Retry,
+                None => Trigger::Interval,
+            },
+        };
+        let Some(current) = heads.borrow_and_update().clone() else {
+            continue;
+        };
+        if trigger != Trigger::Start {
+            tokio::time::sleep(GATHER).await;
+        }
+        first = false;
+        let observed = view.borrow_and_update().clone();
+        let published = report.borrow_and_update().clone();
+        let unreadable = fetch_failure.borrow_and_update().clone();
+        let begun = Instant::now();
+        let pass = sync.pass(Inputs {
+            heads: &current,
+            fetch_failure: unreadable.as_deref(),
+            observed: observed.as_ref(),
+            publish: published.as_ref(),
+            now: now(),
+        });
+        // On the heap: it holds a request for each object under way.
+        let outcome = Box::pin(pass).await;
+        let own = sync.own_declaration().cloned();
+        shared.own.send_if_modified(|last| {
+            let changed = *last != own;
+            *last = own;
+            changed
+        });
+        let took = begun.elapsed();
+        retry =
+            finish_pass(&shared, trigger, &outcome, took).then(|| backoff.after_failure(random()));
+        if retry.is_none() {
+            backoff.reset();
+        }
+    }
+}
+
+/// Logs and counts a pass; whether it should be made again soon.
+fn finish_pass(
+    shared: &Shared,
+    trigger: Trigger,
+    outcome: &Result<Outcome, sync::Error>,
+    took: Duration,
+) -> bool {
+    let metrics = &shared.metrics;
+    metrics.sync_duration.observe(took.as_secs_f64());
+    let labels = |result| PassLabels {
+        r#loop: "sync",
+        result,
+    };
+    match outcome {
+        Ok(outcome) => {
+            let clean = outcome.failures.is_empty();
+            let result = if clean { "success" } else { "failure" };
+            metrics.passes.get_or_create(&labels(result)).inc();
+            let failures = outcome.failures.len() as u64;
+            for (result, count) in [("success", outcome.writes as u64), ("failure", failures)] {
+                metrics
+                    .writes
+                    .get_or_create(&WriteLabels { result })
+                    .inc_by(count);
+            }
+            record_peers(metrics, outcome);
+            let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            let (revision, writes) = (outcome.revision.short(), outcome.writes);
+            let (failures, diagnostics) = (outcome.failures.len(), outcome.diagnostics.len());
+            if writes > 0 || failures > 0 {
+                tracing::info!(%trigger, revision, writes, failures, diagnostics, milliseconds, "pass");
+            } else {
+                tracing::debug!(%trigger, revision, diagnostics, milliseconds, "pass: nothing to do");
+            }
+            shared.not_ready.send_replace(None);
+            !clean
+        }
+        Err(error) => {
+            metrics.passes.get_or_create(&labels("failure")).inc();
+            let text = sync::with_causes(error);
+            tracing::warn!(%trigger, error = text, "no pass; the last state stays in force");
+            shared.not_ready.send_if_modified(|reason| {
+                let waiting = reason.is_some();
+                if waiting {
+                    *reason = Some(text);
+                }
+                waiting
+            });
+            true
+        }
+    }
+}
+
+fn record_peers(metrics: &Metrics, outcome: &Outcome) {
+    metrics.peer_phase.clear();
+    for state in &outcome.peers {
+        let trust_domain = state.peer.to_string();
+        for phase in [
+            Phase::Pending,
+            Phase::Seeding,
+            Phase::Federated,
+            Phase::Draining,
+        ] {
+            let labels = PhaseLabels {
+                trust_domain: trust_domain.clone(),
+                phase: phase.as_str(),
+            };
+            let here = i64::from(phase == state.phase);
+            metrics.peer_phase.get_or_create(&labels).set(here);
+        }
+        let labels = PeerLabels { trust_domain };
+        if let Some(watermark) = &state.watermark {
+            let serial = i64::try_from(watermark.serial.0).unwrap_or(i64::MAX);
+            metrics.peer_serial.get_or_create(&labels).set(serial);
+        }
+        if let Some(expires) = state.expires {
+            let seconds = expires.as_duration().as_secs_f64();
+            metrics.peer_expiry.get_or_create(&labels).set(seconds);
+        }
+    }
+}
