@@ -522,3 +522,32 @@ fn completions_are_printed() {
     let run = trustweave(here.path(), &["completions", "bash"]).expect(0);
     assert!(run.stdout.contains("complete -F"), "{}", run.stdout);
 }
+
+#[test]
+fn a_repository_may_be_a_directory_of_a_larger_one() {
+    let repository = Repository::new();
+    fs::create_dir(repository.0.path().join("federation")).unwrap();
+    repository.git(&[
+        "mv",
+        "topology.yaml",
+        "trust-domains",
+        "clusters",
+        "federation",
+    ]);
+    repository.commit();
+    let inside =
+        |arguments: &[&str]| trustweave(&repository.0.path().join("federation"), arguments);
+    inside(&["check", "--revision=HEAD"]).expect(0);
+    let same = inside(&["diff", "--base=HEAD"]).expect(0);
+    assert_eq!(same.stderr, "");
+}
+
+#[test]
+fn a_broken_declaration_is_reported_once_and_not_where_it_is_named() {
+    let repository = Repository::new();
+    repository.replace(DECLARATION, "bundleEndpoint:", "bundleEndpiont:");
+    let answer = repository.run(&["check", "--output=json"]).expect(1).json();
+    let diagnostics = answer["diagnostics"].as_array().unwrap();
+    let codes: Vec<_> = diagnostics.iter().map(|one| &one["code"]).collect();
+    assert_eq!(codes, ["unknown-field"]);
+}

@@ -115,7 +115,7 @@ impl Repository for Mirror {
 
     async fn tree(&self, revision: &Revision) -> Result<Tree, Error> {
         let revision = revision.clone();
-        self.run(move |store| objects::tree(store.repository()?, &revision))
+        self.run(move |store| objects::tree(store.repository()?, &revision, &RepoPath::ROOT))
             .await
     }
 
@@ -158,6 +158,8 @@ impl Repository for Mirror {
 /// A repository on this machine that is only read.
 pub struct LocalRepository {
     repository: git2::Repository,
+    /// Where in the repository the opened directory is.
+    directory: RepoPath,
 }
 
 impl LocalRepository {
@@ -168,7 +170,18 @@ impl LocalRepository {
             path: directory.display().to_string(),
             source,
         })?;
-        Ok(Self { repository })
+        // A directory outside the worktree (a bare repository's own, say) stands for all of it.
+        let inside = || {
+            let worktree = repository.workdir()?.canonicalize().ok()?;
+            let directory = directory.canonicalize().ok()?;
+            let relative = directory.strip_prefix(worktree).ok()?.to_str()?;
+            RepoPath::parse(relative).ok()
+        };
+        let directory = inside().unwrap_or(RepoPath::ROOT);
+        Ok(Self {
+            repository,
+            directory,
+        })
     }
 
     /// The commit that a name stands for, as in `git rev-parse`.
@@ -184,12 +197,12 @@ impl LocalRepository {
         objects::revision(object.peel_to_commit().map_err(unknown)?.id())
     }
 
-    /// Every file of a commit.
+    /// Every file of a commit below the opened directory, by its path in there.
     pub fn tree(&self, revision: &Revision) -> Result<Tree, Error> {
-        objects::tree(&self.repository, revision)
+        objects::tree(&self.repository, revision, &self.directory)
     }
 
-    /// The files directly in a directory of a commit, by name.
+    /// The files directly in a directory of a commit, by name; the path is the repository's.
     pub fn files(
         &self,
         revision: &Revision,
@@ -293,8 +306,26 @@ impl Store {
             .collect())
     }
 
-    /// Fetches the branches named, all at once, if they are not there already.
-    fn fetch_branches(&mut self, wanted: &BTreeMap<String, Oid>) -> Result<(), Error> {
+    /// Fetches the branches named, all at once, if they are not there already; where they point now.
+    ///
+    /// That may be further than the remote's list said: a branch can move between list and fetch,
+    /// and then a first, shallow fetch has only what it points at now.
+    fn fetch_branches(
+        &mut self,
+        wanted: BTreeMap<String, Oid>,
+    ) -> Result<BTreeMap<String, Oid>, Error> {
+        self.fetch_missing(&wanted)?;
+        let repository = self.repository()?;
+        Ok(wanted
+            .into_iter()
+            .map(|(name, listed)| {
+                let fetched = repository.refname_to_id(&name).unwrap_or(listed);
+                (name, fetched)
+            })
+            .collect())
+    }
+
+    fn fetch_missing(&mut self, wanted: &BTreeMap<String, Oid>) -> Result<(), Error> {
         let (url, callbacks) = (self.remote.url.clone(), self.remote.callbacks()?);
         let failed = |source| Error::Fetch {
             url: url.clone(),
@@ -351,10 +382,10 @@ impl Store {
         let main = format!("refs/heads/{}", self.settings.branch);
         let mut wanted = self.list()?;
         wanted.retain(|name, _| *name == main || name.starts_with(PUBLICATIONS));
-        self.fetch_branches(&wanted)?;
-        self.forget_others(&wanted)?;
+        let fetched = self.fetch_branches(wanted)?;
+        self.forget_others(&fetched)?;
         let mut heads = Heads::default();
-        for (name, oid) in wanted {
+        for (name, oid) in fetched {
             let revision = objects::revision(oid)?;
             if name == main {
                 heads.main = Some(revision);
@@ -390,10 +421,13 @@ impl Store {
     /// The remote's branch as it is now, with the files of one directory.
     fn tip(&mut self, branch: &str, directory: &RepoPath) -> Result<Tip, Error> {
         let name = format!("refs/heads/{branch}");
-        let Some(oid) = self.list()?.get(&name).copied() else {
+        let Some(listed) = self.list()?.get(&name).copied() else {
             return Ok(Tip::default());
         };
-        self.fetch_branches(&BTreeMap::from([(name, oid)]))?;
+        let fetched = self.fetch_branches(BTreeMap::from([(name, listed)]))?;
+        let Some(oid) = fetched.into_values().next() else {
+            return Ok(Tip::default());
+        };
         let revision = objects::revision(oid)?;
         let files = objects::files(self.repository()?, &revision, directory)?;
         Ok(Tip {

@@ -32,9 +32,16 @@ pub(super) fn revision(oid: Oid) -> Result<Revision, Error> {
     })
 }
 
-/// Every file of a commit.
-pub(super) fn tree(repository: &Repository, revision: &Revision) -> Result<Tree, Error> {
-    let root = commit_tree(repository, revision)?;
+/// Every file of a commit below a directory, by its path in that directory; none if the commit does
+/// not have it.
+pub(super) fn tree(
+    repository: &Repository,
+    revision: &Revision,
+    directory: &RepoPath,
+) -> Result<Tree, Error> {
+    let Some(root) = directory_tree(repository, revision, directory)? else {
+        return Ok(Tree::default());
+    };
     let mut reader = Reader {
         repository,
         revision,
@@ -56,16 +63,8 @@ pub(super) fn files(
         what: format!("`{directory}` at {revision}"),
         source,
     };
-    let root = commit_tree(repository, revision)?;
-    let tree = if directory.as_str().is_empty() {
-        root
-    } else {
-        match root.get_path(directory.as_str().as_ref()) {
-            Err(error) if error.code() == git2::ErrorCode::NotFound => return Ok(BTreeMap::new()),
-            Err(error) => return Err(failed(error)),
-            Ok(entry) if entry.kind() != Some(ObjectType::Tree) => return Ok(BTreeMap::new()),
-            Ok(entry) => repository.find_tree(entry.id()).map_err(failed)?,
-        }
+    let Some(tree) = directory_tree(repository, revision, directory)? else {
+        return Ok(BTreeMap::new());
     };
     let mut files = BTreeMap::new();
     let odb = repository.odb().map_err(failed)?;
@@ -94,6 +93,28 @@ fn commit_tree<'r>(
             what: format!("commit {revision}"),
             source,
         })
+}
+
+/// A directory of a commit; `None` if there is none at the path.
+fn directory_tree<'r>(
+    repository: &'r Repository,
+    revision: &Revision,
+    directory: &RepoPath,
+) -> Result<Option<git2::Tree<'r>>, Error> {
+    let root = commit_tree(repository, revision)?;
+    if directory.as_str().is_empty() {
+        return Ok(Some(root));
+    }
+    let failed = |source| Error::Read {
+        what: format!("`{directory}` at {revision}"),
+        source,
+    };
+    match root.get_path(directory.as_str().as_ref()) {
+        Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
+        Ok(entry) if entry.kind() != Some(ObjectType::Tree) => Ok(None),
+        Ok(entry) => repository.find_tree(entry.id()).map(Some).map_err(failed),
+    }
 }
 
 struct Reader<'a> {

@@ -402,6 +402,14 @@ impl Reader<'_> {
         self.check_names(&document.value["spec"], "/spec", document, trust_domains);
     }
 
+    /// Whether a name stands for a trust domain. A declaration that can't be used is reported once,
+    /// where it stands, and not wherever the trust domain is named.
+    fn is_known(&self, name: &str, trust_domains: &BTreeMap<TrustDomain, TrustDomainSpec>) -> bool {
+        TrustDomain::parse(name).is_ok_and(|name| {
+            trust_domains.contains_key(&name) || self.tree.get(&trust_domain_path(&name)).is_some()
+        })
+    }
+
     /// Reports every name in the topology that no declaration stands for, each where it is written.
     fn check_names(
         &mut self,
@@ -424,14 +432,14 @@ impl Reader<'_> {
                     self.check_names(value, &pointer, document, trust_domains);
                 }
             }
-            String(name) if !trust_domains.keys().any(|known| known.as_str() == name) => {
+            String(name) if !self.is_known(name, trust_domains) => {
                 let path = topology_path();
                 let known = nearest(name, trust_domains.keys().map(TrustDomain::as_str));
                 self.diagnostics.push(
                     Diagnostic::error(
                         Code::UnknownTrustDomain,
                         &path,
-                        format!("no usable declaration of the trust domain `{name}`"),
+                        format!("there is no declaration of the trust domain `{name}`"),
                     )
                     .at(document.position_of(pointer))
                     .help(known.map_or_else(
@@ -463,7 +471,7 @@ impl Reader<'_> {
                     .and_then(|names| names.as_array());
                 for (index, name) in names.into_iter().flatten().enumerate() {
                     let Some(name) = name.as_str() else { continue };
-                    if trust_domains.keys().any(|known| known.as_str() == name) {
+                    if self.is_known(name, trust_domains) {
                         continue;
                     }
                     let known = nearest(name, trust_domains.keys().map(TrustDomain::as_str));
