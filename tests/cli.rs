@@ -374,7 +374,7 @@ fn diff_shows_what_is_readable_and_fails() {
     repository.replace(DECLARATION, "bundleEndpiont:", "bundleEndpoint:");
     let repaired = repository.run(&["diff", "--base=HEAD"]).expect(1);
     assert!(
-        repaired.stderr.contains("note: the base has 2 errors"),
+        repaired.stderr.contains("note: the base has 1 error:"),
         "{}",
         repaired.stderr
     );
