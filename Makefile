@@ -17,9 +17,13 @@ demo: ## Federate two clusters on this machine; ONCE=1 ends after its checks
 	$(CARGO) build --release --locked --workspace --bins
 	target/release/demo --trustweave target/release/trustweave $(if $(ONCE),--once)
 
+.PHONY: testbed
+testbed: ## Build Kubernetes and SPIRE for the tests, once: a quarter of an hour
+	$(CARGO) run --quiet --locked -p trustweave-testbed --bin testbed
+
 # Two at a time: an end-to-end test runs two control planes.
 .PHONY: test
-test: ## Run all tests: unit, snapshot, property, end to end
+test: testbed ## Run all tests: unit, snapshot, property, end to end
 	$(CARGO) test --workspace --locked -- --test-threads=2
 
 .PHONY: lint
