@@ -35,11 +35,20 @@ pub fn id() -> String {
 
 /// The kinds (`Kind.group`) that the parent says members have.
 pub fn group_kinds(parent: &Value) -> BTreeSet<String> {
-    parent["metadata"]["annotations"][GROUP_KINDS]
+    list(parent, GROUP_KINDS)
+}
+
+/// The namespaces that the parent says members are in.
+pub fn namespaces(parent: &Value) -> BTreeSet<String> {
+    list(parent, NAMESPACES)
+}
+
+fn list(parent: &Value, annotation: &str) -> BTreeSet<String> {
+    parent["metadata"]["annotations"][annotation]
         .as_str()
         .into_iter()
         .flat_map(|list| list.split(','))
-        .filter(|kind| !kind.is_empty())
+        .filter(|name| !name.is_empty())
         .map(str::to_owned)
         .collect()
 }
@@ -82,8 +91,9 @@ mod tests {
     #[test]
     fn the_parent_remembers_kinds() {
         let kinds = BTreeSet::from(["ConfigMap".to_owned(), "Deployment.apps".to_owned()]);
-        let parent = parent(&kinds, &BTreeSet::from(["n".to_owned()]));
-        assert_eq!(group_kinds(&parent), kinds);
+        let places = BTreeSet::from(["n".to_owned()]);
+        let parent = parent(&kinds, &places);
+        assert_eq!((group_kinds(&parent), namespaces(&parent)), (kinds, places));
         assert_eq!(group_kinds(&json!({})), BTreeSet::new());
         // 63 characters is the limit of a label's value.
         assert!(id().len() <= 63, "{}", id());

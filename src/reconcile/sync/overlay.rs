@@ -58,22 +58,22 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             .map(|m| (m.reference.gvk.group_kind(), m.reference.gvk.clone()))
             .collect();
         let declared: BTreeSet<String> = kinds.keys().cloned().collect();
-        let recorded = live
-            .git_sync
-            .as_ref()
-            .map(inventory::group_kinds)
-            .unwrap_or_default();
+        let parent = live.git_sync.as_ref();
+        let recorded = parent.map(inventory::group_kinds).unwrap_or_default();
         for former in recorded.difference(&declared) {
             if let Some(gvk) = self.cluster.preferred(former).await? {
                 kinds.insert(former.clone(), gvk);
             }
         }
-        let namespaces = manifests
+        let namespaces: BTreeSet<String> = manifests
             .iter()
             .filter_map(|m| m.reference.namespace.clone())
             .collect();
-        let all: BTreeSet<String> = kinds.keys().cloned().collect();
-        self.record_intent(&all, &namespaces, live.git_sync.as_ref())
+        // Before anything is applied or deleted, the record covers what was and what will be.
+        let all_kinds: BTreeSet<String> = kinds.keys().cloned().collect();
+        let mut all_namespaces = parent.map(inventory::namespaces).unwrap_or_default();
+        all_namespaces.extend(namespaces.iter().cloned());
+        self.record_intent(&all_kinds, &all_namespaces, parent)
             .await?;
 
         let failures = writes.failures.len();
@@ -109,9 +109,9 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             self.delete(step, writes).await;
         }
         // What was kept is still ours, so its kind stays on record.
-        if writes.failures.len() == failures && complete && writes.kept.is_empty() {
-            self.record_intent(&declared, &namespaces, live.git_sync.as_ref())
-                .await?;
+        let over = writes.failures.len() == failures && complete && writes.kept.is_empty();
+        if over && (&declared, &namespaces) != (&all_kinds, &all_namespaces) {
+            self.record_intent(&declared, &namespaces, parent).await?;
         }
         Ok(())
     }

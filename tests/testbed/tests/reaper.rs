@@ -71,7 +71,8 @@ async fn victim() {
 
 #[tokio::test]
 async fn a_killed_process_leaves_nothing() {
-    for signal in [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP] {
+    // INT and HUP may be ignored from birth: shells start background jobs so.
+    for signal in [Signal::KILL, Signal::TERM] {
         let mut victim = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "victim", "--nocapture"])
             .env(VICTIM, "1")
