@@ -8,6 +8,7 @@ use crate::{
     cluster::types,
     model::{
         declaration::{Envelope, TrustDomainSpec},
+        distrust::DistrustSpec,
         topology::TopologySpec,
         yaml,
     },
@@ -30,6 +31,8 @@ enum Kind {
     Topology,
     /// `trust-domains/<trust-domain>/trust-domain.yaml`.
     TrustDomain,
+    /// `trust-domains/<trust-domain>/distrust.yaml`.
+    Distrust,
     /// The `CustomResourceDefinition`s of `GitSync` and `TrustPeer`.
     Crds,
 }
@@ -40,6 +43,7 @@ impl Arguments {
         let schema = match self.kind {
             Kind::Topology => generator().into_root_schema_for::<Envelope<TopologySpec>>(),
             Kind::TrustDomain => generator().into_root_schema_for::<Envelope<TrustDomainSpec>>(),
+            Kind::Distrust => generator().into_root_schema_for::<Envelope<DistrustSpec>>(),
             Kind::Crds => {
                 output::data(&yaml::emit(&types::crds()))?;
                 return Ok(Answer::Yes);

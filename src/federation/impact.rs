@@ -615,11 +615,11 @@ mod tests {
         let edges = json!({"edges": [{"from": "b.test", "to": "a.test"}]});
         Declarations {
             topology: serde_json::from_value(edges).unwrap(),
-            topology_unknown: false,
             trust_domains: BTreeMap::from([
                 (name("a.test"), spec("cluster-1", &["b.test"])),
                 (name("b.test"), spec("cluster-2", &["a.test"])),
             ]),
+            ..Declarations::default()
         }
     }
 

@@ -11,6 +11,7 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -20,7 +21,10 @@ use x509_parser::{
     public_key::PublicKey,
 };
 
-use super::trust_domain::TrustDomain;
+use super::{
+    distrust::{JwtKeyId, KeyId},
+    trust_domain::TrustDomain,
+};
 
 /// Bundles above this size are refused: what all peers sum to must stay well under the 4 MiB of
 /// one gRPC message, beyond which SPIRE's own workloads get no SVID.
@@ -31,8 +35,11 @@ pub const MAX_BUNDLE_BYTES: usize = 256 << 10;
 pub const REFRESH_HINT_SECONDS: std::ops::RangeInclusive<u64> = 60..=300;
 
 /// A SHA-256 digest, 64 lower-case hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(with = "String", extend("pattern" = "^[0-9a-f]{64}$"))]
 pub struct Digest(String);
 
 /// The text is no SHA-256 digest.
@@ -263,6 +270,20 @@ impl Bundle {
             && self.jwt_authorities == other.jwt_authorities
     }
 
+    /// Every key, X.509 before JWT.
+    pub fn keys(&self) -> impl Iterator<Item = KeyId> {
+        let x509 = self.x509_authorities.iter().map(X509Authority::id);
+        x509.chain(self.jwt_authorities.iter().map(JwtAuthority::id))
+    }
+
+    /// The same bundle without the keys that `refused` holds for.
+    #[must_use]
+    pub fn without(mut self, refused: impl Fn(&KeyId) -> bool) -> Self {
+        self.x509_authorities.retain(|it| !refused(&it.id()));
+        self.jwt_authorities.retain(|it| !refused(&it.id()));
+        self
+    }
+
     /// When the first X.509 authority ends.
     pub fn earliest_expiry(&self) -> Option<Timestamp> {
         self.x509_authorities
@@ -314,6 +335,11 @@ impl X509Authority {
         json!(members)
     }
 
+    /// What identifies the key.
+    pub fn id(&self) -> KeyId {
+        KeyId::X509(self.key.clone())
+    }
+
     /// The trust domain in the certificate's URI SAN, if it has one.
     fn trust_domain(&self) -> Option<String> {
         let (_, certificate) = X509Certificate::from_der(&self.certificate).ok()?;
@@ -333,6 +359,14 @@ impl X509Authority {
 }
 
 impl JwtAuthority {
+    /// What identifies the key.
+    pub fn id(&self) -> KeyId {
+        KeyId::Jwt(JwtKeyId {
+            kid: self.key_id.clone(),
+            thumbprint: self.public_key.thumbprint(),
+        })
+    }
+
     /// Reads a key with `use: jwt-svid` (JWT-SVID, section 6.1).
     fn parse(jwk: &Map<String, Value>) -> Result<Self, String> {
         let key_id = match jwk.get("kid").and_then(Value::as_str) {
@@ -413,6 +447,12 @@ impl Jwk {
             modulus: minimal(modulus),
             exponent: minimal(exponent),
         }
+    }
+
+    /// The thumbprint (RFC 7638): of the members that define the key, by name, without white space.
+    fn thumbprint(&self) -> String {
+        let canonical = json!(self.members()).to_string();
+        URL_SAFE_NO_PAD.encode(Sha256::digest(canonical))
     }
 
     fn members(&self) -> BTreeMap<&'static str, Value> {
@@ -536,6 +576,22 @@ mod tests {
         let bundle =
             parse(&json!({"keys": [{"use": "wit-svid", "kty": "X"}, x509(&root)], "other": 1}));
         assert_eq!(bundle.unwrap().x509_authorities.len(), 1);
+    }
+
+    #[test]
+    fn a_jwt_key_is_known_by_its_thumbprint_under_any_kid() {
+        // RFC 7638, section 3.1: the example key and its thumbprint.
+        let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
+        let key =
+            |kid: &str| json!({"use": "jwt-svid", "kty": "RSA", "kid": kid, "n": n, "e": "AQAB"});
+        let bundle = parse(&json!({"keys": [key("a"), key("b")]})).unwrap();
+        let ids: Vec<_> = bundle.keys().collect();
+        let KeyId::Jwt(id) = &ids[0] else {
+            panic!("{ids:?}")
+        };
+        assert_eq!(id.thumbprint, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+        assert_eq!(ids[0], ids[1]);
+        assert_eq!(bundle.without(|key| *key == ids[0]).keys().count(), 0);
     }
 
     #[test]

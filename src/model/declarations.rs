@@ -11,7 +11,10 @@ use url::Url;
 use super::{
     declaration::{self, API_VERSION, BundleEndpoint, Envelope, Profile, TrustDomainSpec},
     diagnostic::{Code, Diagnostic, nearest},
-    repository::{RepoPath, Tree, topology_path, trust_domain_path, trust_domains_directory},
+    distrust::{self, DistrustSpec},
+    repository::{
+        RepoPath, Tree, distrust_path, topology_path, trust_domain_path, trust_domains_directory,
+    },
     topology::{self, TopologySpec},
     trust_domain::{ClusterName, SpiffeId, TrustDomain},
     yaml::{self, Document},
@@ -27,6 +30,10 @@ pub struct Declarations {
     pub topology_unknown: bool,
     /// What each trust domain's owners declare.
     pub trust_domains: BTreeMap<TrustDomain, TrustDomainSpec>,
+    /// The keys that each trust domain no longer accepts.
+    pub distrust: BTreeMap<TrustDomain, DistrustSpec>,
+    /// Trust domains whose `distrust.yaml` can't be read, and no older reading of it is known.
+    pub distrust_unknown: BTreeSet<TrustDomain>,
 }
 
 impl Declarations {
@@ -73,6 +80,7 @@ impl Declarations {
         }
         reader.refuse_double_claims(&mut trust_domains, &documents, last_good);
 
+        let (distrust, distrust_unknown) = reader.all_distrust(last_good);
         let mut topology_unknown = false;
         let topology = match reader.topology() {
             None => {
@@ -102,6 +110,8 @@ impl Declarations {
                 topology,
                 topology_unknown,
                 trust_domains,
+                distrust,
+                distrust_unknown,
             },
             reader.diagnostics,
         )
@@ -187,6 +197,58 @@ impl Reader<'_> {
     fn topology(&mut self) -> Option<(TopologySpec, Document)> {
         self.document::<TopologySpec>(&topology_path(), topology::KIND)
             .map(|(envelope, document)| (envelope.spec, document))
+    }
+
+    /// Every `distrust.yaml`; of one that can't be read the last usable reading, and who has none.
+    fn all_distrust(
+        &mut self,
+        last_good: Option<&Declarations>,
+    ) -> (BTreeMap<TrustDomain, DistrustSpec>, BTreeSet<TrustDomain>) {
+        let (mut known, mut unknown) = (BTreeMap::new(), BTreeSet::new());
+        for name in self.tree.directories(&trust_domains_directory()) {
+            let Ok(trust_domain) = TrustDomain::parse(name) else {
+                continue;
+            };
+            if self.tree.get(&distrust_path(&trust_domain)).is_none() {
+                continue;
+            }
+            if let Some(spec) = self.distrust(&trust_domain) {
+                known.insert(trust_domain, spec);
+                continue;
+            }
+            let good = last_good.filter(|good| !good.distrust_unknown.contains(&trust_domain));
+            match good {
+                Some(good) => {
+                    let spec = good.distrust.get(&trust_domain).cloned();
+                    known.insert(trust_domain, spec.unwrap_or_default());
+                }
+                None => {
+                    unknown.insert(trust_domain);
+                }
+            }
+        }
+        (known, unknown)
+    }
+
+    fn distrust(&mut self, trust_domain: &TrustDomain) -> Option<DistrustSpec> {
+        let path = distrust_path(trust_domain);
+        let (envelope, document) = self.document::<DistrustSpec>(&path, distrust::KIND)?;
+        if envelope.metadata.name != trust_domain.as_str() {
+            self.diagnostics.push(
+                Diagnostic::error(
+                    Code::InvalidValue,
+                    &path,
+                    format!(
+                        "the document is named `{}`, but its directory is `{trust_domain}`",
+                        envelope.metadata.name
+                    ),
+                )
+                .at(document.position_of("/metadata/name"))
+                .help("name the document as the trust domain whose owners write it"),
+            );
+            return None;
+        }
+        Some(envelope.spec)
     }
 
     fn trust_domain(&mut self, name: &str) -> Option<(TrustDomain, TrustDomainSpec, Document)> {

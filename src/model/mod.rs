@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod declaration;
 pub mod declarations;
 pub mod diagnostic;
+pub mod distrust;
 pub mod manifest;
 pub mod repository;
 pub mod topology;

@@ -309,6 +309,11 @@ pub fn trust_domain_path(trust_domain: &TrustDomain) -> RepoPath {
     RepoPath(format!("trust-domains/{trust_domain}/trust-domain.yaml"))
 }
 
+/// `trust-domains/<trust-domain>/distrust.yaml`.
+pub fn distrust_path(trust_domain: &TrustDomain) -> RepoPath {
+    RepoPath(format!("trust-domains/{trust_domain}/distrust.yaml"))
+}
+
 /// `clusters`: one overlay per cluster.
 pub fn clusters_directory() -> RepoPath {
     RepoPath("clusters".to_owned())
