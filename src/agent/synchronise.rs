@@ -1,9 +1,12 @@
 //! The loop from git to the cluster: when passes are made, and what is told of them.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use jiff::Timestamp;
 
 use super::{
     Shared, now, random,
@@ -39,8 +42,10 @@ pub(super) async fn synchronise(shared: Arc<Shared>) -> anyhow::Result<()> {
     let mut backoff = Backoff::default();
     let mut retry: Option<Duration> = None;
     let mut first = true;
+    let mut wake = None;
     loop {
         let quiet = retry.unwrap_or_else(|| jittered(INTERVAL, INTERVAL / 10, random()));
+        let quiet = wake.map_or(quiet, |at| quiet.min(until(at)));
         let trigger = tokio::select! {
             () = shared.stop.cancelled() => return Ok(()),
             Ok(()) = heads.changed() => if first { Trigger::Start } else { Trigger::Git },
@@ -50,6 +55,7 @@ pub(super) async fn synchronise(shared: Arc<Shared>) -> anyhow::Result<()> {
             Ok(()) = fetch_failure.changed(), if !first => Trigger::Git,
             () = tokio::time::sleep(quiet), if !first => match retry {
                 Some(_) => Trigger::Retry,
+                None if wake.is_some() => Trigger::Due,
                 None => Trigger::Interval,
             },
         };
@@ -63,11 +69,13 @@ pub(super) async fn synchronise(shared: Arc<Shared>) -> anyhow::Result<()> {
         let observed = view.borrow_and_update().clone();
         let published = report.borrow_and_update().clone();
         let unreadable = fetch_failure.borrow_and_update().clone();
+        let seen = BTreeMap::new();
         let begun = Instant::now();
         let pass = sync.pass(Inputs {
             heads: &current,
             fetch_failure: unreadable.as_deref(),
             observed: observed.as_ref(),
+            endpoints: &seen,
             publish: published.as_ref(),
             now: now(),
         });
@@ -80,12 +88,19 @@ pub(super) async fn synchronise(shared: Arc<Shared>) -> anyhow::Result<()> {
             changed
         });
         let took = begun.elapsed();
+        wake = outcome.as_ref().ok().and_then(|outcome| outcome.wake);
         retry =
             finish_pass(&shared, trigger, &outcome, took).then(|| backoff.after_failure(random()));
         if retry.is_none() {
             backoff.reset();
         }
     }
+}
+
+/// How long it is until a moment; a little more, so that it is certainly over then.
+fn until(at: Timestamp) -> Duration {
+    let left = Duration::try_from(at.duration_since(now())).unwrap_or_default();
+    left + Duration::from_millis(10)
 }
 
 /// Logs and counts a pass; whether it should be made again soon.
@@ -145,12 +160,7 @@ fn record_peers(metrics: &Metrics, outcome: &Outcome) {
     metrics.peer_phase.clear();
     for state in &outcome.peers {
         let trust_domain = state.peer.to_string();
-        for phase in [
-            Phase::Pending,
-            Phase::Seeding,
-            Phase::Federated,
-            Phase::Draining,
-        ] {
+        for phase in Phase::ALL {
             let labels = PhaseLabels {
                 trust_domain: trust_domain.clone(),
                 phase: phase.as_str(),
@@ -159,11 +169,11 @@ fn record_peers(metrics: &Metrics, outcome: &Outcome) {
             metrics.peer_phase.get_or_create(&labels).set(here);
         }
         let labels = PeerLabels { trust_domain };
-        if let Some(watermark) = &state.watermark {
+        if let Some(watermark) = state.watermark() {
             let serial = i64::try_from(watermark.serial.0).unwrap_or(i64::MAX);
             metrics.peer_serial.get_or_create(&labels).set(serial);
         }
-        if let Some(expires) = state.expires {
+        if let Some(expires) = state.expires() {
             let seconds = expires.as_duration().as_secs_f64();
             metrics.peer_expiry.get_or_create(&labels).set(seconds);
         }

@@ -74,6 +74,10 @@ pub struct GitSyncSpec {
     /// peers' bundles go on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
+    /// The commit to go on from, when the reviewed branch no longer descends from the commit in
+    /// force: its full name, so that nothing else is accepted with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accept_rewind: Option<String>,
 }
 
 /// What came of the last pass.
@@ -186,10 +190,13 @@ pub struct TrustPeerSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TrustPeerStatus {
-    /// `Pending`, `Seeding`, `Federated` or `Draining`.
+    /// `Pending`, `Seeding`, `Federated`, `Draining`, `Distrusted` or `Gone`.
     pub phase: String,
-    /// Whether the peer was ever `Federated`: from then on it leaves registrations by draining only.
+    /// Whether the peer was `Federated` and has not left since: it stays in registrations.
     pub was_federated: bool,
+    /// The version that was accepted with nothing to compare it with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_use: Option<String>,
     /// Epoch and serial of the newest delivery, as `<epoch>.<serial>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -208,11 +215,30 @@ pub struct TrustPeerStatus {
     /// The registrations that want the peer and do not get it yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub held_back: Vec<String>,
+    /// Registrations that the agent does not keep, and that name the peer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub named_by_others: Vec<String>,
+    /// The peer's keys that are revoked here; in force until their author lifts them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<RevokedStatus>,
+    /// When the last of all X.509 roots ends that were ever delivered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trusted_until: Option<String>,
+    /// Since when no registration names the leaving peer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unnamed_since: Option<String>,
+    /// Since when SPIRE refuses entries that federate with the peer, though it accepts others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<String>,
+    /// How often the bundle was pushed again for that.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub repairs: u32,
     /// How many of the overlay's registrations name the peer.
     pub registrations: u64,
     /// The most telling sentence of the conditions.
     pub message: String,
-    /// `Consented`, `BundleAccepted`, `Ready`, `Pushed`, `Confirmed`, and `Unique` if it is not.
+    /// `Consented`, `BundleAccepted`, `Ready`, `Pushed`, `Confirmed`, and those that are told only
+    /// when there is something to say: `Unique`, `RevocationSettled`, `NamedByReadyOnly`.
     pub conditions: Vec<Condition>,
 }
 
@@ -224,12 +250,40 @@ pub struct WatermarkStatus {
     pub epoch: u64,
     /// The publisher's serial.
     pub serial: u64,
-    /// How many revocations were in force.
+    /// How often the set of revoked keys changed.
     pub revocations: u64,
     /// How often this very bundle was pushed again.
     pub nonce: u64,
     /// SHA-256 of the published bundle.
     pub digest: String,
+    /// SPIRE's own counter of the bundle; it starts again when SPIRE's datastore is lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spiffe_sequence: Option<u64>,
+}
+
+/// A revoked key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RevokedStatus {
+    /// SHA-256 of the `SubjectPublicKeyInfo`, of an X.509 key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub x509: Option<String>,
+    /// The thumbprint (RFC 7638), of a JWT key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<String>,
+    /// The `kid`, of a JWT key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kid: Option<String>,
+    /// The trust domain whose `distrust.yaml` says so.
+    pub by: String,
+    /// Since when.
+    pub since: String,
+}
+
+/// For fields that are left out.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A condition as Kubernetes writes it (`meta/v1.Condition`).

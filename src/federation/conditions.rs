@@ -2,9 +2,12 @@
 
 use super::{
     consent::Consent,
-    guard::Watermark,
-    lifecycle::{Delivery, Facts, LiveCftd, Phase, Probe},
+    lifecycle::{Facts, Judgement, LiveCftd, PeerState, Phase, Probe, View},
+    objects,
 };
+
+/// Annotation of a `TrustPeer`: distrust the peer although registrations of others name it.
+pub const FORCE: &str = "trustweave.dev/force-distrust";
 
 /// A condition of a `TrustPeer`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,23 +39,20 @@ impl Condition {
 }
 
 /// All conditions of a peer; what is wrong comes before what merely follows from it.
-pub(super) fn of(
-    facts: &Facts,
-    phase: Phase,
-    delivery: &Delivery,
-    watermark: Option<&Watermark>,
-    confirmation: Option<bool>,
-) -> Vec<Condition> {
-    let consented = consented(facts.edge.as_ref());
-    let accepted = accepted(delivery, consented.status == Some(true));
+pub(super) fn of(facts: &Facts, state: &PeerState) -> Vec<Condition> {
     let rest = [
-        consented,
-        accepted,
-        ready(phase, &facts.probe),
-        pushed(watermark),
-        confirmed(confirmation),
+        consented(facts.edge.as_ref()),
+        accepted(&state.judgement),
+        ready(facts, state),
+        pushed(state),
+        confirmed(state.confirmed),
     ];
-    unique(&facts.live).into_iter().chain(rest).collect()
+    let told = [
+        unique(&facts.live),
+        polled(facts, state),
+        unforced(facts, state),
+    ];
+    told.into_iter().flatten().chain(rest).collect()
 }
 
 /// Is the relationship the only one for its trust domain? Told only if it is not.
@@ -91,16 +91,16 @@ fn consented(edge: Option<&Consent>) -> Condition {
 }
 
 /// Is what is published acceptable?
-fn accepted(delivery: &Delivery, consented: bool) -> Condition {
-    let (status, reason, message) = match delivery {
-        Delivery::Rejected(rejection) => (Some(false), rejection.reason(), rejection.to_string()),
-        Delivery::Refused(refusal) => (Some(false), refusal.reason(), refusal.to_string()),
-        _ if consented => (
+fn accepted(judgement: &Judgement) -> Condition {
+    let (status, reason, message) = match judgement {
+        Judgement::Rejected(rejection) => (Some(false), rejection.reason(), rejection.to_string()),
+        Judgement::Refused(refusal) => (Some(false), refusal.reason(), refusal.to_string()),
+        Judgement::Accepted => (
             Some(true),
             "Verified",
             "the published bundle is signed by a declared signer".to_owned(),
         ),
-        _ => (
+        Judgement::NotLookedAt => (
             None,
             "NotLookedAt",
             "nothing is delivered without consent".to_owned(),
@@ -110,30 +110,115 @@ fn accepted(delivery: &Delivery, consented: bool) -> Condition {
 }
 
 /// May registrations name the peer?
-fn ready(phase: Phase, probe: &Probe) -> Condition {
-    let (status, message) = match (phase, probe) {
+fn ready(facts: &Facts, state: &PeerState) -> Condition {
+    let revoked = state.judgement == Judgement::Accepted;
+    let (status, message) = match (state.phase, &facts.probe) {
         (Phase::Federated, _) => (true, "SPIRE holds the peer's bundle".to_owned()),
         (Phase::Pending, _) => (false, "nothing is delivered yet".to_owned()),
-        (Phase::Draining, _) => (
+        (Phase::Seeding, Probe::Refused(why)) => (
             false,
-            "no registration names the peer any more; its relationship stays until it is removed by hand"
-                .to_owned(),
+            format!("SPIRE does not hold the peer's bundle: {why}"),
         ),
-        (Phase::Seeding, Probe::Refused(why)) => {
-            (false, format!("SPIRE does not hold the peer's bundle yet: {why}"))
-        }
         (Phase::Seeding, Probe::Unknown(why)) => {
             (false, format!("the probe says nothing yet: {why}"))
         }
         (Phase::Seeding, Probe::Ready) => (false, "the probe is ready".to_owned()),
+        (Phase::Draining, _) => (false, draining(facts)),
+        (Phase::Distrusted, _) if revoked => (false, "every key of the peer is revoked".to_owned()),
+        (Phase::Distrusted, _) => (false, distrusted(facts, state)),
+        (Phase::Gone, _) => (
+            false,
+            "nothing of the peer is trusted; what was delivered is remembered".to_owned(),
+        ),
     };
-    Condition::new("Ready", status, phase.as_str(), message)
+    Condition::new("Ready", status, state.phase.as_str(), message)
+}
+
+/// What a leaving peer waits for.
+fn draining(facts: &Facts) -> String {
+    let named = &facts.named;
+    if !named.ours.is_empty() {
+        format!("still named by {}", named.ours.join(", "))
+    } else if !named.others.is_empty() && !facts.forced {
+        format!(
+            "still named by {}, which the agent does not keep: take the peer out of federatesWith, \
+             or annotate this TrustPeer with {FORCE}=true",
+            named.others.join(", ")
+        )
+    } else {
+        "no registration names the peer; SPIRE's controller manager is given time to follow"
+            .to_owned()
+    }
+}
+
+/// What a peer without keys waits for.
+fn distrusted(facts: &Facts, state: &PeerState) -> String {
+    let until = match (&facts.view, state.memory.trusted_until) {
+        (View::Roots(_), _) => "until a workload was seen to hold none of them".to_owned(),
+        (_, Some(end)) => format!("until the last of them ends, at {end}"),
+        (_, None) => "for good, as nobody knows when the last of them ends".to_owned(),
+    };
+    format!("the peer's keys are taken away; that is kept in force {until}")
+}
+
+/// Is the endpoint polled although keys are revoked? Told only if some are.
+fn polled(facts: &Facts, state: &PeerState) -> Option<Condition> {
+    let count = facts.revoked.len();
+    if count == 0 {
+        return None;
+    }
+    let cut = match &state.cftd {
+        Some(cftd) => cftd["spec"]["bundleEndpointURL"]
+            .as_str()
+            .is_some_and(objects::is_cut),
+        None => facts.live.first().is_some_and(LiveCftd::is_cut),
+    };
+    let keys: Vec<_> = facts.revoked.iter().map(|it| it.key.to_string()).collect();
+    let keys = keys.join(", ");
+    Some(if cut {
+        Condition::new(
+            "RevocationSettled",
+            None,
+            "EndpointCut",
+            format!(
+                "revoked: {keys}; SPIRE does not poll the peer until its endpoint was seen without"
+            ),
+        )
+    } else {
+        Condition::new(
+            "RevocationSettled",
+            true,
+            "EndpointClean",
+            format!("revoked: {keys}; the peer's endpoint was seen without"),
+        )
+    })
+}
+
+/// Do people's own registrations name a peer that may not be named? Told only then.
+fn unforced(facts: &Facts, state: &PeerState) -> Option<Condition> {
+    let ready = state.phase == Phase::Federated;
+    let others = &facts.named.others;
+    (!ready && !others.is_empty() && state.phase != Phase::Draining).then(|| {
+        let message = format!(
+            "{} name the peer although it is {}: new pods of theirs get no identity while SPIRE has \
+             no bundle of it; the agent does not touch what others keep",
+            others.join(", "),
+            state.phase
+        );
+        Condition::new("NamedByReadyOnly", false, "NamedByOthers", message)
+    })
 }
 
 /// Was a bundle handed to SPIRE?
-fn pushed(watermark: Option<&Watermark>) -> Condition {
-    match watermark {
-        Some(watermark) => Condition::new(
+fn pushed(state: &PeerState) -> Condition {
+    match (state.watermark(), state.phase) {
+        (Some(_), Phase::Distrusted | Phase::Gone) => Condition::new(
+            "Pushed",
+            false,
+            "TakenAway",
+            "the peer's keys were taken away",
+        ),
+        (Some(watermark), _) => Condition::new(
             "Pushed",
             true,
             "Delivered",
@@ -142,7 +227,7 @@ fn pushed(watermark: Option<&Watermark>) -> Condition {
                 watermark.epoch, watermark.serial
             ),
         ),
-        None => Condition::new(
+        (None, _) => Condition::new(
             "Pushed",
             false,
             "NothingYet",

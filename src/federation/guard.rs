@@ -1,55 +1,61 @@
 //! The guard against going back: SPIRE accepts any older bundle, so memory of the newest is ours.
 
-use std::collections::BTreeMap;
-
-use serde_json::Value;
 use thiserror::Error;
 
 use crate::model::{
     attestation::{Publication, Serial},
     bundle::Digest,
+    repository::RepoPath,
 };
 
 /// What all peers' bundles may sum to, in bytes: beyond 4 MiB SPIRE's controller manager can't list
 /// its relationships and SPIRE's agents can't sync, so unrelated workloads lose their SVIDs.
 pub const MAX_TOTAL_BYTES: usize = 3 << 20;
 
-/// The annotations of a `ClusterFederatedTrustDomain` that hold its watermark.
-mod annotation {
-    pub(super) const EPOCH: &str = "trustweave.dev/epoch";
-    pub(super) const SERIAL: &str = "trustweave.dev/serial";
-    pub(super) const DIGEST: &str = "trustweave.dev/digest";
-    pub(super) const REVOCATIONS: &str = "trustweave.dev/revocations";
-    pub(super) const NONCE: &str = "trustweave.dev/nonce";
-}
-
 /// The newest delivery to a cluster: nothing below it is ever delivered again.
 ///
-/// It lives in the annotations of the live `ClusterFederatedTrustDomain`, written by the apply that
-/// carries the bundle, and is mirrored in the `TrustPeer`'s status; the larger of the two counts.
+/// It lives in the [record](super::record::Record) of the live `ClusterFederatedTrustDomain`, written
+/// by the apply that carries the bundle, and is mirrored in the `TrustPeer`'s status; the larger of
+/// the two counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Watermark {
     /// The epoch of the declaration.
     pub epoch: u64,
     /// The publisher's serial.
     pub serial: Serial,
-    /// How many revocations were in force.
+    /// How often the set of revoked keys changed.
     pub revocations: u64,
     /// How often this very bundle was pushed again.
     pub nonce: u64,
     /// The digest of the published bundle.
     pub digest: Digest,
+    /// SPIRE's own counter of the published bundle: data, not an order, as it starts again when
+    /// SPIRE's datastore is lost.
+    pub sequence: Option<u64>,
 }
 
 impl Watermark {
-    /// Of a publication that is delivered for the first time.
-    pub fn of(publication: &Publication) -> Self {
+    /// Of a publication that is delivered for the first time, under as many changes of the set of
+    /// revoked keys.
+    pub fn of(publication: &Publication, revocations: u64) -> Self {
+        let attestation = &publication.attestation;
         Self {
-            epoch: publication.attestation.epoch,
-            serial: publication.attestation.serial,
-            revocations: 0,
+            epoch: attestation.epoch,
+            serial: attestation.serial,
+            revocations,
             nonce: 0,
-            digest: publication.attestation.sha256.clone(),
+            digest: attestation.sha256.clone(),
+            sequence: attestation.spiffe_sequence,
+        }
+    }
+
+    /// The same delivery, under another set of revoked keys.
+    #[must_use]
+    pub fn revoking(&self) -> Self {
+        Self {
+            revocations: self.revocations.saturating_add(1),
+            nonce: 0,
+            ..self.clone()
         }
     }
 
@@ -69,30 +75,6 @@ impl Watermark {
             "{}.{}.{}.{}",
             self.epoch, self.serial, self.revocations, self.nonce
         )
-    }
-
-    /// As annotations of the `ClusterFederatedTrustDomain`.
-    pub fn annotations(&self) -> BTreeMap<&'static str, String> {
-        BTreeMap::from([
-            (annotation::EPOCH, self.epoch.to_string()),
-            (annotation::SERIAL, self.serial.to_string()),
-            (annotation::DIGEST, self.digest.to_string()),
-            (annotation::REVOCATIONS, self.revocations.to_string()),
-            (annotation::NONCE, self.nonce.to_string()),
-        ])
-    }
-
-    /// From the annotations of a live object; `None` if they are not all there and well formed.
-    pub fn from_annotations(annotations: &Value) -> Option<Self> {
-        let text = |name: &str| annotations.get(name)?.as_str();
-        let number = |name: &str| text(name)?.parse().ok();
-        Some(Self {
-            epoch: number(annotation::EPOCH)?,
-            serial: Serial(number(annotation::SERIAL)?),
-            revocations: number(annotation::REVOCATIONS)?,
-            nonce: number(annotation::NONCE)?,
-            digest: Digest::parse(text(annotation::DIGEST)?).ok()?,
-        })
     }
 }
 
@@ -136,6 +118,9 @@ pub enum Refusal {
         /// The newest delivery.
         held: Box<Watermark>,
     },
+    /// The first bundle of a peer, while revocations that nobody remembers yet can't be read.
+    #[error("{0} can't be read, and so whether the first bundle holds a revoked key")]
+    DistrustUnknown(RepoPath),
     /// All bundles together would be more than SPIRE can handle.
     #[error("the peers' bundles would sum to {0} bytes, more than {MAX_TOTAL_BYTES}")]
     TooMuch(usize),
@@ -147,6 +132,7 @@ impl Refusal {
         match self {
             Self::Rollback { .. } => "Rollback",
             Self::Equivocation { .. } => "Equivocation",
+            Self::DistrustUnknown(_) => "DistrustUnknown",
             Self::TooMuch(_) => "TooManyBytes",
         }
     }

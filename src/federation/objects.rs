@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::guard::Watermark;
+use super::{guard::Watermark, record::Record};
 use crate::model::{
     bundle::{Bundle, Digest},
-    declaration::{BundleEndpoint, Profile, TrustDomainSpec},
+    declaration::{BundleEndpoint, Profile},
     manifest::{Gvk, ObjectRef},
     trust_domain::{SpiffeId, TrustDomain},
 };
@@ -106,47 +106,47 @@ pub fn probe_reference(peer: &TrustDomain) -> ObjectRef {
 
 /// Where SPIRE polls a peer, with the fragment that makes it take the bundle.
 ///
-/// Without an endpoint the host is one that never answers (RFC 2606, `.invalid`): pushes work.
+/// Without an endpoint, or if it must not be polled, the host is one that never answers (RFC 2606,
+/// `.invalid`): pushes work.
 pub fn endpoint_url(
     peer: &TrustDomain,
-    endpoint: &BundleEndpoint,
+    endpoint: Option<&BundleEndpoint>,
     watermark: &Watermark,
 ) -> String {
     let base = match endpoint {
-        BundleEndpoint::Served(endpoint) => endpoint.url.trim_end_matches('/').to_owned(),
-        BundleEndpoint::None => format!("https://{peer}.invalid"),
+        Some(BundleEndpoint::Served(endpoint)) => endpoint.url.trim_end_matches('/').to_owned(),
+        Some(BundleEndpoint::None) | None => format!("https://{peer}.invalid"),
     };
     format!("{base}/#{}", watermark.fragment())
 }
 
-fn endpoint_profile(peer: &TrustDomain, endpoint: &BundleEndpoint) -> Value {
+/// Whether a URL leads nowhere, so that SPIRE polls nothing.
+pub fn is_cut(url: &str) -> bool {
+    let host = url.split('/').nth(2);
+    host.is_some_and(|host| host.ends_with(".invalid"))
+}
+
+fn endpoint_profile(peer: &TrustDomain, endpoint: Option<&BundleEndpoint>) -> Value {
     let spiffe =
         |id: &SpiffeId| json!({"type": Profile::HttpsSpiffe.as_str(), "endpointSPIFFEID": id});
     match endpoint {
-        BundleEndpoint::None => spiffe(&SpiffeId::spire_server(peer)),
-        BundleEndpoint::Served(endpoint) => match &endpoint.spiffe_id {
+        Some(BundleEndpoint::None) | None => spiffe(&SpiffeId::spire_server(peer)),
+        Some(BundleEndpoint::Served(endpoint)) => match &endpoint.spiffe_id {
             Some(id) => spiffe(id),
             None => json!({"type": endpoint.profile.as_str()}),
         },
     }
 }
 
-/// The bundle as it is delivered: canonical, with a refresh hint.
-pub fn delivered_bundle(bundle: &Bundle, declaration: &TrustDomainSpec) -> String {
-    let hinted = bundle
-        .clone()
-        .with_refresh_hint(declaration.bundle_endpoint.refresh_hint());
-    String::from_utf8_lossy(&hinted.canonical()).into_owned()
-}
-
-/// A peer's `ClusterFederatedTrustDomain`. Without `bundle` SPIRE keeps what it holds.
+/// A peer's `ClusterFederatedTrustDomain`. Without `endpoint` SPIRE polls nothing; without `bundle`
+/// it keeps what it holds.
 pub fn cftd(
     context: &Context,
     name: &str,
     peer: &TrustDomain,
-    declaration: &TrustDomainSpec,
-    watermark: &Watermark,
-    bundle: Option<&str>,
+    endpoint: Option<&BundleEndpoint>,
+    record: &Record,
+    bundle: Option<&Bundle>,
 ) -> Value {
     let mut object = json!({
         "apiVersion": SPIRE_API_VERSION,
@@ -154,17 +154,18 @@ pub fn cftd(
         "metadata": {
             "name": name,
             "labels": {MANAGED_BY.0: MANAGED_BY.1},
-            "annotations": watermark.annotations(),
+            "annotations": record.annotations(),
         },
         "spec": {
             "className": context.class_name,
             "trustDomain": peer,
-            "bundleEndpointURL": endpoint_url(peer, &declaration.bundle_endpoint, watermark),
-            "bundleEndpointProfile": endpoint_profile(peer, &declaration.bundle_endpoint),
+            "bundleEndpointURL": endpoint_url(peer, endpoint, &record.watermark),
+            "bundleEndpointProfile": endpoint_profile(peer, endpoint),
         },
     });
     if let Some(bundle) = bundle {
-        object["spec"]["trustDomainBundle"] = bundle.into();
+        let text = String::from_utf8_lossy(&bundle.canonical()).into_owned();
+        object["spec"]["trustDomainBundle"] = text.into();
     }
     object
 }
@@ -175,22 +176,47 @@ pub fn cftd(
 /// Each has a SPIFFE ID of its own: of two registrations with the same ID for one pod, SPIRE's
 /// controller manager masks one.
 pub fn probe(context: &Context, peer: &TrustDomain, watermark: &Watermark) -> Value {
+    probe_object(
+        context,
+        &probe_name(peer),
+        &format!("probe/{peer}"),
+        &watermark.fragment(),
+        &[peer],
+    )
+}
+
+/// The name of the probe that federates with nobody.
+pub const CONTROL_PROBE: &str = "trustweave-control";
+
+/// A probe that federates with nobody: if SPIRE refuses this one too, the others say nothing about
+/// their peers.
+pub fn control_probe(context: &Context) -> Value {
+    probe_object(context, CONTROL_PROBE, "control", "", &[])
+}
+
+fn probe_object(
+    context: &Context,
+    name: &str,
+    path: &str,
+    pushed: &str,
+    federates_with: &[&TrustDomain],
+) -> Value {
     json!({
         "apiVersion": SPIRE_API_VERSION,
         "kind": CLUSTER_SPIFFE_ID,
         "metadata": {
-            "name": probe_name(peer),
+            "name": name,
             "labels": {MANAGED_BY.0: MANAGED_BY.1},
-            "annotations": {NUDGE: watermark.fragment()},
+            "annotations": {NUDGE: pushed},
         },
         "spec": {
             "className": context.class_name,
-            "spiffeIDTemplate": format!("spiffe://{}/trustweave/probe/{peer}", context.trust_domain),
+            "spiffeIDTemplate": format!("spiffe://{}/trustweave/{path}", context.trust_domain),
             "namespaceSelector": {
                 "matchLabels": {"kubernetes.io/metadata.name": context.probe.namespace},
             },
             "podSelector": {"matchLabels": {&context.probe.label.0: context.probe.label.1}},
-            "federatesWith": [peer],
+            "federatesWith": federates_with,
         },
     })
 }

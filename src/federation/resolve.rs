@@ -81,6 +81,12 @@ pub fn is_registration(reference: &ObjectRef) -> bool {
         )
 }
 
+/// Whether a live registration names a peer.
+pub fn federates_with(registration: &Value, peer: &TrustDomain) -> bool {
+    let names = registration["spec"]["federatesWith"].as_array();
+    names.is_some_and(|names| names.iter().any(|name| name == peer.as_str()))
+}
+
 /// The names that a registration asks for; `None` if it has no say about federation.
 fn wanted(
     manifest: &Manifest,

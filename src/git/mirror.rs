@@ -119,6 +119,18 @@ impl Repository for Mirror {
             .await
     }
 
+    async fn holds(&self, revision: &Revision) -> Result<bool, Error> {
+        let oid = objects::oid(revision)?;
+        self.run(move |store| Ok(exists(store.repository()?, oid)))
+            .await
+    }
+
+    async fn descends(&self, commit: &Revision, ancestor: &Revision) -> Result<bool, Error> {
+        let (commit, ancestor) = (commit.clone(), ancestor.clone());
+        self.run(move |store| store.descends(&commit, &ancestor))
+            .await
+    }
+
     async fn publish<F>(&self, request: Publish, mut compose: F) -> Result<Published, Error>
     where
         F: FnMut(&Tip) -> Option<Draft> + Send,
@@ -335,8 +347,7 @@ impl Store {
         let missing: Vec<String> = wanted
             .iter()
             .filter(|(name, oid)| {
-                repository.refname_to_id(name).ok() != Some(**oid)
-                    || !repository.odb().is_ok_and(|odb| odb.exists(**oid))
+                repository.refname_to_id(name).ok() != Some(**oid) || !exists(repository, **oid)
             })
             .map(|(name, _)| format!("+{name}:{name}"))
             .collect();
@@ -399,6 +410,39 @@ impl Store {
         Ok(heads)
     }
 
+    fn descends(&mut self, commit: &Revision, ancestor: &Revision) -> Result<bool, Error> {
+        let (commit, ancestor) = (objects::oid(commit)?, objects::oid(ancestor)?);
+        if is_descendant(self.repository()?, commit, ancestor)? {
+            return Ok(true);
+        }
+        if !self.repository()?.is_shallow() {
+            return Ok(false);
+        }
+        self.deepen()?;
+        is_descendant(self.repository()?, commit, ancestor)
+    }
+
+    /// Fetches the whole history of the reviewed branch.
+    fn deepen(&mut self) -> Result<(), Error> {
+        let main = format!("refs/heads/{}", self.settings.branch);
+        let (url, callbacks) = (self.remote.url.clone(), self.remote.callbacks()?);
+        let failed = |source| Error::Fetch {
+            url: url.clone(),
+            source,
+        };
+        let mut options = FetchOptions::new();
+        options
+            .download_tags(AutotagOption::None)
+            .update_fetchhead(false)
+            // As libgit2's GIT_FETCH_DEPTH_UNSHALLOW.
+            .depth(i32::MAX)
+            .remote_callbacks(callbacks);
+        let mut remote = self.repository()?.remote_anonymous(&url).map_err(failed)?;
+        remote
+            .fetch(&[format!("+{main}:{main}")], Some(&mut options), None)
+            .map_err(failed)
+    }
+
     /// Removes references to branches that the remote no longer has.
     fn forget_others(&mut self, wanted: &BTreeMap<String, Oid>) -> Result<(), Error> {
         let failed = |source| Error::Read {
@@ -444,6 +488,23 @@ impl Store {
     ) -> Result<Pushed, Error> {
         push(self, request, tip, draft)
     }
+}
+
+fn exists(repository: &git2::Repository, oid: Oid) -> bool {
+    repository.odb().is_ok_and(|odb| odb.exists(oid))
+}
+
+/// Whether a commit is `ancestor`, or descends from it, by the history that is here.
+fn is_descendant(repository: &git2::Repository, commit: Oid, ancestor: Oid) -> Result<bool, Error> {
+    let read = |source| Error::Read {
+        what: format!("the history of {commit}"),
+        source,
+    };
+    Ok(commit == ancestor
+        || exists(repository, ancestor)
+            && repository
+                .graph_descendant_of(commit, ancestor)
+                .map_err(read)?)
 }
 
 /// Whether a repository was made for this remote, and its first fetch was finished.

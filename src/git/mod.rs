@@ -100,6 +100,17 @@ pub trait Repository: Send + Sync + 'static {
     /// The content of a commit that was fetched.
     fn tree(&self, revision: &Revision) -> impl Future<Output = Result<Tree, Error>> + Send;
 
+    /// Whether a commit is here, fetched now or once.
+    fn holds(&self, revision: &Revision) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Whether a fetched commit is `ancestor`, or descends from it. What an earlier, shallow fetch
+    /// left out of the history is fetched if need be.
+    fn descends(
+        &self,
+        commit: &Revision,
+        ancestor: &Revision,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
     /// Commits what `compose` makes of the tip, if anything, and pushes it, provided that the tip
     /// has not moved; if it has, composes anew on the new one.
     fn publish<F>(

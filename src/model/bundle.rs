@@ -284,6 +284,22 @@ impl Bundle {
         self
     }
 
+    /// A bundle without keys: nothing of its trust domain is trusted.
+    pub fn empty() -> Self {
+        Self {
+            x509_authorities: Vec::new(),
+            jwt_authorities: Vec::new(),
+            sequence: None,
+            refresh_hint: None,
+        }
+    }
+
+    /// When the last X.509 authority ends.
+    pub fn latest_expiry(&self) -> Option<Timestamp> {
+        let ends = self.x509_authorities.iter();
+        ends.map(|authority| authority.not_after).max()
+    }
+
     /// When the first X.509 authority ends.
     pub fn earliest_expiry(&self) -> Option<Timestamp> {
         self.x509_authorities
@@ -291,6 +307,12 @@ impl Bundle {
             .map(|authority| authority.not_after)
             .min()
     }
+}
+
+/// What identifies the key of a certificate (DER); `None` if it is none.
+pub fn x509_key(certificate: &[u8]) -> Option<KeyId> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(KeyId::X509(Digest::of(parsed.public_key().raw)))
 }
 
 impl X509Authority {

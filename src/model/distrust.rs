@@ -26,11 +26,11 @@ pub struct DistrustSpec {
 }
 
 impl DistrustSpec {
-    /// Whether this file lifts a revocation of the key that was made at `time`.
-    pub fn lifts(&self, key: &KeyId, time: Timestamp) -> bool {
+    /// Whether this file lifts a revocation of a trust domain's key that was made at `time`.
+    pub fn lifts(&self, of: &TrustDomain, key: &KeyId, time: Timestamp) -> bool {
         self.unrevoked
             .iter()
-            .any(|entry| entry.key == *key && entry.time > time)
+            .any(|entry| entry.trust_domain == *of && entry.key == *key && entry.time > time)
     }
 }
 

@@ -131,6 +131,14 @@ impl TopologySpec {
             .collect()
     }
 
+    /// Whether an edge or a group names the trust domain.
+    pub fn names(&self, trust_domain: &TrustDomain) -> bool {
+        let mut grouped = self.groups.iter().flat_map(Group::all_members);
+        let mut edges = self.edges.iter().flat_map(EdgeSpec::edges);
+        grouped.any(|member| member == trust_domain)
+            || edges.any(|edge| [&edge.importer, &edge.exporter].contains(&trust_domain))
+    }
+
     /// The trust domains whose bundle `importer` should take in.
     pub fn peers_of(&self, importer: &TrustDomain) -> BTreeSet<TrustDomain> {
         self.edges()

@@ -133,6 +133,13 @@ impl SpiffeId {
         }
     }
 
+    /// The trust domain that it lies in.
+    pub fn trust_domain(&self) -> TrustDomain {
+        let rest = self.0.strip_prefix("spiffe://").unwrap_or_default();
+        let name = rest.split('/').next().unwrap_or_default();
+        TrustDomain(name.to_owned())
+    }
+
     /// The SPIFFE ID under which a SPIRE server serves its bundle endpoint.
     pub fn spire_server(trust_domain: &TrustDomain) -> Self {
         Self(format!("spiffe://{trust_domain}/spire/server"))

@@ -7,6 +7,7 @@
 //! traits here: no git2, no kube.
 
 pub mod desired;
+mod memory;
 pub mod publish;
 mod report;
 pub mod schedule;

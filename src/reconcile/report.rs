@@ -1,16 +1,18 @@
 //! What a pass tells: the status of `GitSync` and of each `TrustPeer`, and events.
 
-use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Value, json};
 
-use super::sync::{Identity, Inputs, PublishReport};
+use super::{
+    memory::{self, time},
+    sync::{Identity, Inputs, PublishReport},
+};
 use crate::{
     cluster::{
         Happening, Severity,
-        types::{API_VERSION, Condition, GitSyncStatus, TrustPeerStatus, WatermarkStatus},
+        types::{API_VERSION, Condition, GitSyncStatus, TrustPeerStatus},
     },
     federation::{
-        lifecycle::{Delivery, PeerState, Phase},
+        lifecycle::{Action, Judgement, PeerState, Phase},
         objects::cftd_name,
         resolve::Resolved,
     },
@@ -32,20 +34,17 @@ pub(super) struct Pass<'a> {
     pub(super) kept: &'a [String],
     pub(super) diagnostics: &'a [Diagnostic],
     pub(super) suspended: bool,
+    /// Why the revision is not the branch's tip.
+    pub(super) rewound: Option<&'a str>,
+    /// The repository no longer knows this agent.
+    pub(super) retired: bool,
     pub(super) inputs: &'a Inputs<'a>,
-}
-
-/// A time as Kubernetes writes it: RFC 3339 with whole seconds.
-fn time(at: Timestamp) -> String {
-    at.to_zoned(TimeZone::UTC)
-        .strftime("%Y-%m-%dT%H:%M:%SZ")
-        .to_string()
 }
 
 /// A peer that nobody asks for and of which nothing was ever delivered leaves no trace.
 pub(super) fn is_forgettable(state: &PeerState) -> bool {
     state.phase == Phase::Pending
-        && state.watermark.is_none()
+        && state.watermark().is_none()
         && state
             .conditions
             .iter()
@@ -71,16 +70,10 @@ pub(super) fn trust_peer_status(
     let now = time(pass.inputs.now);
     let empty = TrustPeerStatus::default();
     let former = former.unwrap_or(&empty);
-    let watermark = state.watermark.as_ref().map(|watermark| WatermarkStatus {
-        epoch: watermark.epoch,
-        serial: watermark.serial.0,
-        revocations: watermark.revocations,
-        nonce: watermark.nonce,
-        digest: watermark.digest.to_string(),
-    });
-    let last_delivered = match state.delivery {
-        Delivery::Push | Delivery::Repair => Some(now.clone()),
-        _ => former.last_delivered.clone(),
+    let last_delivered = if state.action.is_push() {
+        Some(now.clone())
+    } else {
+        former.last_delivered.clone()
     };
     let conditions = state.conditions.iter().map(|condition| {
         Condition::new(
@@ -94,28 +87,35 @@ pub(super) fn trust_peer_status(
     });
     let held_back = pass.resolved.held_back.get(&state.peer);
     let named = pass.resolved.named.get(&state.peer).map_or(0, Vec::len);
-    TrustPeerStatus {
+    let version = state.watermark();
+    let version = version.map(|watermark| format!("{}.{}", watermark.epoch, watermark.serial));
+    let first_use = match state.action {
+        Action::FirstUse => version.clone(),
+        _ => former.first_use.clone(),
+    };
+    let trusted = !matches!(state.phase, Phase::Distrusted | Phase::Gone);
+    let mut status = TrustPeerStatus {
         phase: state.phase.to_string(),
-        was_federated: former.was_federated || state.phase == Phase::Federated,
-        version: watermark
-            .as_ref()
-            .map(|watermark| format!("{}.{}", watermark.epoch, watermark.serial)),
+        first_use,
+        version,
         short_digest: state
-            .watermark
-            .as_ref()
+            .watermark()
             .map(|watermark| watermark.digest.short().to_owned()),
-        watermark,
         last_delivered,
-        earliest_expiry: state.expires.map(time),
+        earliest_expiry: state.expires().filter(|_| trusted).map(time),
         held_back: held_back
             .into_iter()
             .flatten()
             .map(ToString::to_string)
             .collect(),
+        named_by_others: state.named_by_others.clone(),
         registrations: named as u64,
         message: state.message(),
         conditions: conditions.collect(),
-    }
+        ..TrustPeerStatus::default()
+    };
+    memory::write(&state.memory, &mut status);
+    status
 }
 
 /// What the `GitSync` says after a pass.
@@ -139,6 +139,12 @@ pub(super) fn git_sync_status(pass: &Pass<'_>, former: &GitSyncStatus) -> GitSyn
         let count = pass.failures.len();
         let message = format!("{count} write(s) failed; first: {failure}");
         condition("Ready", Some(false), "WritesFailed", &message)
+    } else if let Some(why) = pass.rewound {
+        condition("Ready", Some(false), "Rewound", why)
+    } else if pass.retired {
+        let message = "the repository no longer names this cluster: every peer is given up, and the \
+                       overlay's objects stay";
+        condition("Ready", Some(false), "Retired", message)
     } else if pass.suspended {
         let message = "spec.suspend is true: the overlay is not applied";
         condition("Ready", Some(false), "Suspended", message)
@@ -269,61 +275,99 @@ fn published(report: Option<&PublishReport>, former: &GitSyncStatus, now: &str) 
 }
 
 fn is_leaving(state: &PeerState) -> bool {
-    state.phase == Phase::Draining
+    state.phase >= Phase::Draining
         || state
             .conditions
             .iter()
             .any(|condition| condition.reason == "NoEdge")
 }
 
-/// What is worth an event: a new phase, and a publication that is newly refused.
+/// What is worth an event: a new phase, what is newly refused or held back, and alarms.
 pub(super) fn happenings(
     state: &PeerState,
+    status: &TrustPeerStatus,
     former: Option<&TrustPeerStatus>,
     regarding: &Value,
 ) -> Vec<Happening> {
+    let empty = TrustPeerStatus::default();
+    let known = former.unwrap_or(&empty);
     let mut happenings = Vec::new();
-    let before = former
-        .map(|former| former.phase.as_str())
-        .unwrap_or_default();
-    if before != state.phase.as_str() {
-        let note = match before {
-            "" => format!("{} is {}: {}", state.peer, state.phase, state.message()),
-            before => format!(
-                "{} went from {before} to {}: {}",
-                state.peer,
-                state.phase,
-                state.message()
-            ),
-        };
+    let mut tell = |severity, reason: &str, note: String| {
         happenings.push(Happening {
             regarding: regarding.clone(),
-            severity: Severity::Normal,
-            reason: state.phase.to_string(),
+            severity,
+            reason: reason.to_owned(),
             note,
         });
-    }
-    let alarm = match &state.delivery {
-        Delivery::Refused(refusal) => Some((refusal.reason(), refusal.to_string())),
-        Delivery::Rejected(Rejection::Unpublished) => None,
-        Delivery::Rejected(rejection) => Some((rejection.reason(), rejection.to_string())),
-        _ => None,
     };
-    if let Some((reason, why)) = alarm {
-        let known = former.is_some_and(|former| {
-            former
-                .conditions
-                .iter()
-                .any(|c| c.kind == "BundleAccepted" && c.reason == reason)
-        });
-        if !known {
-            happenings.push(Happening {
-                regarding: regarding.clone(),
-                severity: Severity::Warning,
-                reason: reason.to_owned(),
-                note: format!("what {} publishes is not delivered: {why}", state.peer),
-            });
+    let peer = &state.peer;
+    if known.phase != status.phase {
+        let (phase, message) = (state.phase, state.message());
+        let note = match known.phase.as_str() {
+            "" => format!("{peer} is {phase}: {message}"),
+            before => format!("{peer} went from {before} to {phase}: {message}"),
+        };
+        tell(Severity::Normal, phase.as_str(), note);
+    }
+    if let Some((reason, why)) = alarm(&state.judgement) {
+        let told = known
+            .conditions
+            .iter()
+            .any(|c| c.kind == "BundleAccepted" && c.reason == reason);
+        if !told {
+            let note = format!("what {peer} publishes is not delivered: {why}");
+            tell(Severity::Warning, reason, note);
         }
     }
+    if state.action == Action::FirstUse {
+        let note = format!(
+            "the first bundle of {peer} that is remembered here: nothing older could be compared with it"
+        );
+        tell(Severity::Normal, "FirstUse", note);
+    }
+    let held_back = status.held_back.iter();
+    let held_back: Vec<_> = held_back
+        .filter(|it| !known.held_back.contains(it))
+        .collect();
+    if !held_back.is_empty() {
+        let names: Vec<_> = held_back.into_iter().map(String::as_str).collect();
+        let note = format!(
+            "{peer} is not ready: {} are applied without it",
+            names.join(", ")
+        );
+        tell(Severity::Normal, "HeldBack", note);
+    }
+    if !state.vanished.is_empty() {
+        let keys: Vec<_> = state.vanished.iter().map(ToString::to_string).collect();
+        let note = format!(
+            "{peer} no longer publishes {}: certificates that it signed may still be in use, and are \
+             refused from now on",
+            keys.join(", ")
+        );
+        tell(Severity::Warning, "KeysVanished", note);
+    }
+    if let Some((before, now)) = state.sequence_fell {
+        let note = format!(
+            "SPIRE's own counter of {peer}'s bundle went from {before} to {now}: its datastore was lost"
+        );
+        tell(Severity::Warning, "SequenceFell", note);
+    }
+    let newly = status.revoked.iter();
+    let newly = newly.filter(|it| !known.revoked.contains(it)).count();
+    if newly > 0 {
+        let note = format!("{newly} key(s) of {peer} are revoked, and no longer trusted here");
+        tell(Severity::Warning, "KeysRevoked", note);
+    }
     happenings
+}
+
+/// Why what a peer publishes is not delivered, if that is worth an alarm.
+fn alarm(judgement: &Judgement) -> Option<(&'static str, String)> {
+    match judgement {
+        Judgement::Refused(refusal) => Some((refusal.reason(), refusal.to_string())),
+        Judgement::Rejected(Rejection::Unpublished)
+        | Judgement::Accepted
+        | Judgement::NotLookedAt => None,
+        Judgement::Rejected(rejection) => Some((rejection.reason(), rejection.to_string())),
+    }
 }

@@ -19,6 +19,8 @@ pub enum Trigger {
     OtherLoop,
     /// The last pass failed.
     Retry,
+    /// A moment has come that a pass named.
+    Due,
     /// Nothing happened for long: look at everything again.
     Interval,
 }
@@ -33,6 +35,7 @@ impl fmt::Display for Trigger {
             Self::Workload => "workload",
             Self::OtherLoop => "other-loop",
             Self::Retry => "retry",
+            Self::Due => "due",
             Self::Interval => "interval",
         })
     }

@@ -5,16 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, stream};
 use serde_json::Value;
 
-use super::{
-    CONCURRENCY, Sync, Writes,
-    facts::{Live, memory},
-    with_causes,
-};
+use super::{CONCURRENCY, Sync, Writes, facts::Live, with_causes};
 use crate::{
     cluster::{Cluster, Conflicts, Mode},
     federation::{
-        lifecycle::{Delivery, PeerState},
-        objects,
+        lifecycle::{Action, Memory, PeerState},
+        objects::{self, CONTROL_PROBE, Context},
     },
     git::Repository,
     model::manifest::{ObjectKey, ObjectRef},
@@ -26,10 +22,13 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
     /// makes SPIRE's controller manager look at once.
     pub(super) async fn deliver(
         &mut self,
+        context: &Context,
         states: &mut [PeerState],
         live: &Live,
         writes: &mut Writes,
     ) {
+        let probed = states.iter().any(|state| state.probe.is_some());
+        let control = probed.then(|| objects::control_probe(context));
         let standing: BTreeMap<ObjectKey, &Value> = live
             .cftds
             .iter()
@@ -38,11 +37,16 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             .collect();
         let (cluster, settled) = (&self.cluster, &self.settled);
         let mut deliveries = Vec::new();
-        for state in states.iter() {
+        let of_peers = states.iter().map(|state| {
+            let objects = state.cftd.iter().chain(&state.probe).collect::<Vec<_>>();
+            (Some(state.peer.clone()), objects)
+        });
+        let of_all = control.iter().map(|control| (None, vec![control]));
+        for (peer, objects) in of_peers.chain(of_all) {
             let standing = &standing;
             deliveries.push(async move {
                 let mut applied = Vec::new();
-                for object in state.cftd.iter().chain(&state.probe) {
+                for object in objects {
                     let Some(reference) = ObjectRef::of(object) else {
                         continue;
                     };
@@ -56,10 +60,10 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                     }
                     match cluster.apply(object, Conflicts::Take, Mode::Persist).await {
                         Ok(result) => applied.push((key, object, result)),
-                        Err(error) => return (state.peer.clone(), applied, Some(error)),
+                        Err(error) => return (peer, applied, Some(error)),
                     }
                 }
-                (state.peer.clone(), applied, None)
+                (peer, applied, None)
             });
         }
         let results: Vec<_> = stream::iter(deliveries)
@@ -71,34 +75,65 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         for (peer, applied, error) in results {
             writes.made += applied.len();
             for (key, object, result) in applied {
-                tracing::info!(%peer, object = key.name, kind = key.group_kind, "delivered");
+                tracing::info!(object = key.name, kind = key.group_kind, "delivered");
                 settling.push((key, object.clone(), result));
             }
             if let Some(error) = error {
-                tracing::warn!(%peer, error = %with_causes(&error), "delivery failed");
+                let peer_name = peer.as_ref().map(tracing::field::display);
+                tracing::warn!(peer = peer_name, error = %with_causes(&error), "delivery failed");
                 writes.failed(&error);
-                failed.insert(peer);
+                failed.extend(peer);
             }
         }
         for (key, object, result) in settling {
             self.settled.remember(key, &object, &result);
         }
         for state in states.iter_mut().filter(|s| failed.contains(&s.peer)) {
-            // What was not written is not remembered as delivered.
-            state.watermark = live
-                .peers
-                .get(&state.peer)
-                .and_then(|(_, s)| memory(s).watermark);
-            state.delivery = Delivery::Keep;
+            undo(state, live);
         }
-        self.remove_probes(states, live, writes).await;
+        self.remove_probes(states, control.is_some(), live, writes)
+            .await;
+        self.remove_relationships(states, live, writes).await;
+    }
+
+    /// Deletes relationships that trust nothing any more.
+    async fn remove_relationships(
+        &mut self,
+        states: &mut [PeerState],
+        live: &Live,
+        writes: &mut Writes,
+    ) {
+        for state in states {
+            let Some(name) = &state.delete else { continue };
+            let mut objects = live.cftds.iter();
+            let Some(object) = objects.find(|it| it["metadata"]["name"] == name.as_str()) else {
+                continue;
+            };
+            match self.cluster.delete(object).await {
+                Ok(()) => {
+                    tracing::info!(peer = %state.peer, "the relationship is deleted");
+                    writes.made += 1;
+                }
+                Err(error) => {
+                    writes.failed(&error);
+                    undo(state, live);
+                }
+            }
+        }
     }
 
     /// Deletes probes of ours that no peer needs.
-    async fn remove_probes(&mut self, states: &[PeerState], live: &Live, writes: &mut Writes) {
+    async fn remove_probes(
+        &mut self,
+        states: &[PeerState],
+        controlled: bool,
+        live: &Live,
+        writes: &mut Writes,
+    ) {
         let needed: BTreeSet<&str> = states
             .iter()
             .filter_map(|state| state.probe.as_ref()?["metadata"]["name"].as_str())
+            .chain(controlled.then_some(CONTROL_PROBE))
             .collect();
         for object in &live.registrations {
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
@@ -111,4 +146,15 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             }
         }
     }
+}
+
+/// What was not written is not remembered as delivered; a revocation is remembered all the same.
+fn undo(state: &mut PeerState, live: &Live) {
+    let former = live.peers.get(&state.peer);
+    let former = former.map(|(_, status)| Memory::from(status));
+    state.memory = Memory {
+        revoked: std::mem::take(&mut state.memory.revoked),
+        ..former.unwrap_or_default()
+    };
+    state.action = Action::Keep;
 }

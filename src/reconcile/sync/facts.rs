@@ -7,22 +7,27 @@ use serde_json::Value;
 use super::{Error, Inputs, Sync};
 use crate::{
     cluster::{
-        Cluster,
+        Cluster, inventory,
         types::{self, TrustPeerStatus},
     },
     federation::{
+        conditions::FORCE,
         consent::{Consent, consent},
-        guard::Watermark,
-        lifecycle::{Facts, LiveCftd, Memory, Probe},
-        objects::{self, CFTD, CLUSTER_SPIFFE_ID, Context, SPIRE_API_VERSION},
+        lifecycle::{Facts, LiveCftd, Memory, Named, Probe, View},
+        objects::{
+            self, CFTD, CLUSTER_SPIFFE_ID, CLUSTER_STATIC_ENTRY, CONTROL_PROBE, Context,
+            SPIRE_API_VERSION,
+        },
+        record::Record,
+        resolve::federates_with,
+        revocation,
     },
     git::{self, Heads, Repository},
     model::{
-        attestation::{self, Rejection, Serial},
-        bundle::Digest,
+        attestation::{self, Rejection},
         declarations::Declarations,
-        manifest::Gvk,
-        repository::{RepoPath, Tree, topology_path},
+        manifest::{Gvk, ObjectRef},
+        repository::{RepoPath, Tree, distrust_path, topology_path},
         topology::Edge,
         trust_domain::TrustDomain,
     },
@@ -37,22 +42,68 @@ pub(super) struct Live {
     pub(super) git_sync: Option<Value>,
 }
 
+impl Live {
+    /// The class of the relationships that this agent made.
+    pub(super) fn class_name(&self) -> Option<String> {
+        let mut ours = self.cftds.iter().filter(|object| {
+            Record::from_annotations(&object["metadata"]["annotations"]).is_some()
+        });
+        let class_name = &ours.next()?["spec"]["className"];
+        class_name.as_str().map(str::to_owned)
+    }
+
+    /// What a probe says.
+    fn probe(&self, name: &str) -> Probe {
+        let mut probes = self.registrations.iter().filter(|it| objects::is_probe(it));
+        Probe::read(probes.find(|object| object["metadata"]["name"] == name))
+    }
+
+    /// The registrations of the class that name a peer.
+    fn naming(&self, peer: &TrustDomain, class_name: &str) -> Named {
+        let mut named = Named::default();
+        for object in &self.registrations {
+            if object["spec"]["className"] != class_name || !federates_with(object, peer) {
+                continue;
+            }
+            let Some(reference) = ObjectRef::of(object) else {
+                continue;
+            };
+            if objects::is_probe(object) {
+                named.probe = true;
+            } else if is_member(object) {
+                named.ours.push(reference.to_string());
+            } else {
+                named.others.push(reference.to_string());
+            }
+        }
+        named
+    }
+}
+
+/// Whether the agent applied the object as part of the overlay.
+pub(super) fn is_member(object: &Value) -> bool {
+    object["metadata"]["labels"][inventory::PART_OF] == inventory::id().as_str()
+}
+
 impl<R: Repository, C: Cluster> Sync<R, C> {
     /// Reads what decisions about peers need.
     pub(super) async fn read(&self) -> Result<Live, Error> {
         let spire = |kind: &str| Gvk::new(SPIRE_API_VERSION, kind);
-        let (cftd, spiffe_id, peer) = (
+        let (cftd, spiffe_id, static_entry, peer) = (
             spire(CFTD),
             spire(CLUSTER_SPIFFE_ID),
+            spire(CLUSTER_STATIC_ENTRY),
             types::trust_peer_kind(),
         );
         let git_sync = types::git_sync_reference();
-        let (cftds, registrations, peers, git_sync) = tokio::try_join!(
+        let (cftds, mut registrations, static_entries, peers, git_sync) = tokio::try_join!(
             self.cluster.list(&cftd, None),
             self.cluster.list(&spiffe_id, None),
+            self.cluster.list(&static_entry, None),
             self.cluster.list(&peer, None),
             self.cluster.get(&git_sync),
         )?;
+        registrations.extend(static_entries);
         let peers = peers
             .into_iter()
             .filter_map(|object| {
@@ -78,6 +129,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         tree: &Tree,
         declarations: &Declarations,
         context: &Context,
+        retired: bool,
         live: &Live,
     ) -> Result<Vec<Facts>, Error> {
         let mut relationships: BTreeMap<TrustDomain, Vec<(String, LiveCftd)>> = BTreeMap::new();
@@ -91,10 +143,13 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                     .push((age, found));
             }
         }
-        let wanted = declarations.topology.peers_of(&context.trust_domain);
+        let mut wanted = declarations.topology.peers_of(&context.trust_domain);
+        if retired {
+            wanted.clear();
+        }
         let ours = relationships
             .iter()
-            .filter(|(_, found)| found.iter().any(|(_, live)| live.watermark.is_some()))
+            .filter(|(_, found)| found.iter().any(|(_, live)| live.record.is_some()))
             .map(|(peer, _)| peer);
         let names: BTreeSet<TrustDomain> = wanted
             .iter()
@@ -127,20 +182,39 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             };
             let mut found = relationships.remove(&peer).unwrap_or_default();
             found.sort_by(|a, b| a.0.cmp(&b.0));
-            let probe = objects::probe_name(&peer);
-            let probe = live
-                .registrations
-                .iter()
-                .find(|object| object["metadata"]["name"] == probe.as_str());
+            let found: Vec<_> = found.into_iter().map(|(_, live)| live).collect();
+            let remembered = live.peers.get(&peer);
+            let memory = remembered
+                .map(|(_, status)| Memory::from(status))
+                .unwrap_or_default();
+            let recorded = found.first().and_then(|live| live.record.as_ref());
+            let recorded = recorded.map(|record| record.revoked.clone());
+            let recorded = recorded.into_iter().flatten();
+            let own = &context.trust_domain;
+            let remembered_revocations = recorded.chain(memory.revoked.iter().cloned());
+            let revoked = revocation::in_force(own, &peer, declarations, remembered_revocations);
+            let distrust_unknown = [&peer, own]
+                .into_iter()
+                .find(|author| declarations.distrust_unknown.contains(*author))
+                .map(distrust_path);
             facts.push(Facts {
-                memory: live
-                    .peers
-                    .get(&peer)
-                    .map(|(_, status)| memory(status))
-                    .unwrap_or_default(),
-                live: found.into_iter().map(|(_, live)| live).collect(),
-                probe: Probe::read(probe),
-                observed: inputs.observed.and_then(|view| view.get(&peer)).cloned(),
+                revoked,
+                distrust_unknown,
+                forced: remembered
+                    .is_some_and(|(object, _)| object["metadata"]["annotations"][FORCE] == "true"),
+                memory,
+                live: found,
+                probe: live.probe(&objects::probe_name(&peer)),
+                control: live.probe(CONTROL_PROBE),
+                named: live.naming(&peer, &context.class_name),
+                view: match inputs.observed {
+                    None => View::None,
+                    Some(view) => match view.get(&peer) {
+                        Some(roots) => View::Roots(roots.clone()),
+                        None => View::NotFederated,
+                    },
+                },
+                endpoint: inputs.endpoints.get(&peer).cloned(),
                 declaration,
                 edge,
                 published,
@@ -176,21 +250,4 @@ pub(super) fn foreign(live: &Live, context: &Context, facts: &[Facts]) -> BTreeS
         .map(|(trust_domain, _)| trust_domain)
         .filter(|trust_domain| facts.iter().all(|facts| facts.peer != *trust_domain))
         .collect()
-}
-
-/// What a `TrustPeer` remembers.
-pub(super) fn memory(status: &TrustPeerStatus) -> Memory {
-    let watermark = status.watermark.as_ref().and_then(|watermark| {
-        Some(Watermark {
-            epoch: watermark.epoch,
-            serial: Serial(watermark.serial),
-            revocations: watermark.revocations,
-            nonce: watermark.nonce,
-            digest: Digest::parse(&watermark.digest).ok()?,
-        })
-    });
-    Memory {
-        watermark,
-        was_federated: status.was_federated,
-    }
 }

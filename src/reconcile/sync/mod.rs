@@ -3,6 +3,7 @@
 mod deliver;
 mod facts;
 mod overlay;
+mod revision;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +14,10 @@ use jiff::Timestamp;
 use serde_json::Value;
 use thiserror::Error;
 
-use self::facts::{Live, foreign};
+use self::{
+    facts::{Live, foreign},
+    revision::Chosen,
+};
 use super::{desired, report};
 use crate::{
     cluster::{
@@ -22,16 +26,19 @@ use crate::{
     },
     federation::{
         lifecycle::{self, PeerState},
-        objects::{CFTD, CLUSTER_SPIFFE_ID, Context, ProbePods, SPIRE_API_VERSION},
+        objects::{
+            CFTD, CLUSTER_SPIFFE_ID, CLUSTER_STATIC_ENTRY, Context, ProbePods, SPIRE_API_VERSION,
+        },
         resolve::Peers,
     },
     git::{self, Heads, Repository},
     model::{
-        declaration::TrustDomainSpec,
+        bundle::Bundle,
+        declaration::{BundleEndpoint, ServedEndpoint, TrustDomainSpec},
         declarations::Declarations,
         diagnostic::Diagnostic,
         manifest::{Gvk, Manifest},
-        repository::{Revision, Tree},
+        repository::{Revision, Tree, trust_domain_path},
         trust_domain::{ClusterName, TrustDomain},
     },
     plan::settled::Settled,
@@ -71,6 +78,8 @@ pub struct Inputs<'a> {
     pub fetch_failure: Option<&'a str>,
     /// The roots that a workload holds, if there is such a view.
     pub observed: Option<&'a BTreeMap<TrustDomain, Vec<Vec<u8>>>>,
+    /// What the agent itself saw at the endpoints that an [`Outcome`] asked it to look at.
+    pub endpoints: &'a BTreeMap<TrustDomain, Bundle>,
     /// What the other loop has to report; `None` before its first pass.
     pub publish: Option<&'a PublishReport>,
     /// The time.
@@ -92,6 +101,19 @@ pub struct Outcome {
     pub retry: bool,
     /// What is wrong with the repository.
     pub diagnostics: Vec<Diagnostic>,
+    /// When the next pass is to be made, even if nothing changes.
+    pub wake: Option<Timestamp>,
+    /// The endpoints that the agent should look at itself.
+    pub looks: BTreeMap<TrustDomain, Look>,
+}
+
+/// A peer's endpoint that the agent should look at itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The endpoint.
+    pub endpoint: ServedEndpoint,
+    /// The roots (DER) of the trust domain that the endpoint's SPIFFE ID belongs to, as far as known.
+    pub roots: Vec<Vec<u8>>,
 }
 
 /// Why a pass could not be made.
@@ -109,6 +131,9 @@ pub enum Error {
         /// The agent's trust domain.
         trust_domain: TrustDomain,
     },
+    /// The reviewed branch was rewound or rewritten, and what was in force can't be read any more.
+    #[error("{0}")]
+    Rewound(String),
     /// The repository can't be read.
     #[error(transparent)]
     Git(#[from] git::Error),
@@ -171,11 +196,14 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
     }
 
     /// Reads a revision's declarations; what is broken keeps its last usable reading.
-    pub async fn load(&mut self, heads: &Heads) -> Result<Vec<Diagnostic>, Error> {
-        let main = heads.main.as_ref().ok_or(Error::NoBranch)?;
-        let wanted: BTreeSet<&Revision> = heads.publications.values().chain([main]).collect();
+    pub async fn load(
+        &mut self,
+        revision: &Revision,
+        heads: &Heads,
+    ) -> Result<Vec<Diagnostic>, Error> {
+        let wanted: BTreeSet<&Revision> = heads.publications.values().chain([revision]).collect();
         self.trees.retain(|revision, _| wanted.contains(revision));
-        let tree = self.tree(main).await?;
+        let tree = self.tree(revision).await?;
         let (declarations, diagnostics) = Declarations::load(&tree, self.good.as_ref());
         self.good = Some(declarations);
         Ok(diagnostics)
@@ -184,10 +212,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
     /// Makes a pass. An error means that nothing could be decided; what could not be applied is
     /// part of the outcome.
     pub async fn pass(&mut self, inputs: Inputs<'_>) -> Result<Outcome, Error> {
-        let outcome = match self.load(inputs.heads).await {
-            Ok(diagnostics) => self.reconcile(&inputs, diagnostics).await,
-            Err(error) => Err(error),
-        };
+        let outcome = self.reconcile(&inputs).await;
         if let Err(error) = &outcome {
             self.report_failure(&inputs, &with_causes(error)).await;
         }
@@ -203,37 +228,18 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         Ok(tree)
     }
 
-    async fn reconcile(
-        &mut self,
-        inputs: &Inputs<'_>,
-        mut diagnostics: Vec<Diagnostic>,
-    ) -> Result<Outcome, Error> {
-        let revision = inputs.heads.main.clone().ok_or(Error::NoBranch)?;
+    async fn reconcile(&mut self, inputs: &Inputs<'_>) -> Result<Outcome, Error> {
+        let live = self.read().await?;
+        let Chosen { revision, rewound } = self.choose(inputs.heads, &live).await?;
+        let mut diagnostics = self.load(&revision, inputs.heads).await?;
         let tree = self.tree(&revision).await?;
         let declarations = self.good.clone().unwrap_or_default();
-        let own = declarations
-            .trust_domains
-            .get(&self.identity.trust_domain)
-            .filter(|own| {
-                own.clusters
-                    .iter()
-                    .any(|cluster| cluster.name == self.identity.cluster)
-            })
-            .ok_or_else(|| Error::NotDeclared {
-                cluster: self.identity.cluster.clone(),
-                trust_domain: self.identity.trust_domain.clone(),
-            })?;
-        let context = Context {
-            trust_domain: self.identity.trust_domain.clone(),
-            class_name: own.spire.class_name.clone(),
-            probe: self.identity.probe.clone(),
-        };
-        let live = self.read().await?;
+        let (context, retired) = self.context(&declarations, &tree, &live)?;
         let facts = self
-            .facts(inputs, &tree, &declarations, &context, &live)
+            .facts(inputs, &tree, &declarations, &context, retired, &live)
             .await?;
         let foreign = foreign(&live, &context, &facts);
-        let mut states = lifecycle::decide(&context, facts);
+        let mut states = lifecycle::decide(&context, inputs.now, &facts);
         let declared = states.iter().map(|s| (s.peer.clone(), s.standing));
         let peers = Peers {
             declared: declared.collect(),
@@ -244,7 +250,8 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         diagnostics.extend(resolved.diagnostics.iter().cloned());
 
         let mut writes = Writes::default();
-        self.deliver(&mut states, &live, &mut writes).await;
+        self.deliver(&context, &mut states, &live, &mut writes)
+            .await;
         let suspended = live
             .git_sync
             .as_ref()
@@ -253,6 +260,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         if !suspended {
             self.apply_overlay(&manifests, &live, complete, &mut writes)
                 .await?;
+            self.detach(&states, &manifests, &live, &mut writes).await;
         }
         self.watch(&manifests);
 
@@ -267,10 +275,14 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             kept: &writes.kept,
             diagnostics: &diagnostics,
             suspended,
+            rewound: rewound.as_deref(),
+            retired,
             inputs,
         };
         self.report(&told, &live).await?;
         Ok(Outcome {
+            wake: states.iter().filter_map(|state| state.wake).min(),
+            looks: looks(&states, &declarations),
             revision,
             peers: states,
             writes: writes.made,
@@ -278,6 +290,44 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             retry: writes.retry,
             diagnostics,
         })
+    }
+
+    /// What all peers' objects have in common, and whether the repository has dismissed this agent:
+    /// its trust domain or its cluster is gone from it, and nothing names them any more.
+    fn context(
+        &self,
+        declarations: &Declarations,
+        tree: &Tree,
+        live: &Live,
+    ) -> Result<(Context, bool), Error> {
+        let (own, cluster) = (&self.identity.trust_domain, &self.identity.cluster);
+        let declared = declarations.trust_domains.get(own);
+        let member =
+            declared.is_some_and(|spec| spec.clusters.iter().any(|it| it.name == *cluster));
+        let retired = match declared {
+            Some(_) => !member,
+            None => {
+                !declarations.topology_unknown
+                    && tree.get(&trust_domain_path(own)).is_none()
+                    && !declarations.topology.names(own)
+            }
+        };
+        // Who was dismissed still has to take away what it delivered.
+        let class_name = match declared {
+            Some(spec) => Some(spec.spire.class_name.clone()),
+            None if retired => live.class_name(),
+            None => None,
+        };
+        let class_name = class_name.ok_or_else(|| Error::NotDeclared {
+            cluster: cluster.clone(),
+            trust_domain: own.clone(),
+        })?;
+        let context = Context {
+            trust_domain: own.clone(),
+            class_name,
+            probe: self.identity.probe.clone(),
+        };
+        Ok((context, retired))
     }
 
     /// Watches our members, and everything that decisions about peers need.
@@ -293,6 +343,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         for gvk in [
             Gvk::new(SPIRE_API_VERSION, CFTD),
             Gvk::new(SPIRE_API_VERSION, CLUSTER_SPIFFE_ID),
+            Gvk::new(SPIRE_API_VERSION, CLUSTER_STATIC_ENTRY),
             types::trust_peer_kind(),
             types::git_sync_kind(),
         ] {
@@ -324,7 +375,8 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             };
             self.write_status(&types::trust_peer_kind(), &name, &status, &standing)
                 .await?;
-            for happening in report::happenings(state, former.map(|(_, s)| s), &standing) {
+            let before = former.map(|(_, status)| status);
+            for happening in report::happenings(state, &status, before, &standing) {
                 self.cluster.announce(happening).await;
             }
         }
@@ -387,6 +439,34 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             tracing::debug!(error = %with_causes(&error), "the failure could not be reported");
         }
     }
+}
+
+/// The endpoints that the agent should look at, with what is needed to know them.
+fn looks(states: &[PeerState], declarations: &Declarations) -> BTreeMap<TrustDomain, Look> {
+    let roots = |of: &TrustDomain| -> Vec<Vec<u8>> {
+        let state = states.iter().find(|state| state.peer == *of);
+        let bundle = state.and_then(|state| state.bundle.as_ref());
+        let roots = bundle.into_iter().flat_map(|it| &it.x509_authorities);
+        roots.map(|root| root.certificate.clone()).collect()
+    };
+    let wanted = states.iter().filter(|state| state.look_at_endpoint);
+    wanted
+        .filter_map(|state| {
+            let declaration = declarations.trust_domains.get(&state.peer)?;
+            let BundleEndpoint::Served(endpoint) = &declaration.bundle_endpoint else {
+                return None;
+            };
+            let owner = match &endpoint.spiffe_id {
+                Some(id) => id.trust_domain(),
+                None => state.peer.clone(),
+            };
+            let look = Look {
+                endpoint: endpoint.clone(),
+                roots: roots(&owner),
+            };
+            Some((state.peer.clone(), look))
+        })
+        .collect()
 }
 
 fn status_of(git_sync: &Value) -> GitSyncStatus {

@@ -3,11 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{CONCURRENCY, Error, Sync, Writes, facts::Live, with_causes};
+use super::{
+    CONCURRENCY, Error, Sync, Writes,
+    facts::{Live, is_member},
+    with_causes,
+};
 use crate::{
     cluster::{self, Cluster, Conflicts, Mode, inventory, types},
+    federation::{lifecycle::PeerState, resolve::Standing},
     git::Repository,
     model::manifest::{Gvk, Manifest, ObjectKey, ObjectRef},
     plan::{self, Action, Step, mask, order},
@@ -114,6 +119,54 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             self.record_intent(&declared, &namespaces, parent).await?;
         }
         Ok(())
+    }
+
+    /// Takes peers that leave out of registrations of ours that the overlay does not say anything
+    /// about at the moment: a broken file must not keep withdrawn trust alive.
+    pub(super) async fn detach(
+        &mut self,
+        states: &[PeerState],
+        manifests: &[Manifest],
+        live: &Live,
+        writes: &mut Writes,
+    ) {
+        let leaving = states
+            .iter()
+            .filter(|state| state.standing == Standing::Leaving);
+        let leaving: BTreeSet<&str> = leaving.map(|state| state.peer.as_str()).collect();
+        let declared: BTreeSet<ObjectKey> = manifests.iter().map(|it| it.reference.key()).collect();
+        let mut steps = Vec::new();
+        for object in live.registrations.iter().filter(|it| is_member(it)) {
+            let Some(reference) = ObjectRef::of(object) else {
+                continue;
+            };
+            let names = object["spec"]["federatesWith"].as_array();
+            let leaves = |name: &Value| name.as_str().is_some_and(|it| leaving.contains(it));
+            if declared.contains(&reference.key()) || !names.is_some_and(|it| it.iter().any(leaves))
+            {
+                continue;
+            }
+            let metadata = &object["metadata"];
+            let mut desired = json!({
+                "apiVersion": object["apiVersion"], "kind": object["kind"],
+                "metadata": {
+                    "name": metadata["name"],
+                    "labels": metadata["labels"],
+                    "annotations": metadata.get("annotations").cloned().unwrap_or(json!({})),
+                },
+                "spec": object["spec"],
+            });
+            if let Some(names) = desired["spec"]["federatesWith"].as_array_mut() {
+                names.retain(|name| !leaves(name));
+            }
+            steps.push(Step {
+                action: Action::Update,
+                reference,
+                desired: Some(desired),
+                live: Some(object.clone()),
+            });
+        }
+        self.apply_all(steps, writes).await;
     }
 
     /// Writes the parent of our set, unless it says so already.

@@ -1,0 +1,232 @@
+//! A peer that is wanted: what it publishes, without the keys that are revoked.
+
+use super::{
+    Action, CONTROLLER_PASS, Judgement, POLL_IN_FLIGHT, Peer, Stand, Step, View, repair_at,
+};
+use crate::{
+    federation::{
+        guard::{self, MAX_TOTAL_BYTES, Refusal, Verdict, Watermark},
+        objects,
+        record::{Again, Record},
+        revocation::is_revoked,
+    },
+    model::{
+        attestation::Publication,
+        bundle::{Bundle, x509_key},
+        declaration::{BundleEndpoint, TrustDomainSpec},
+    },
+};
+
+impl Peer<'_> {
+    /// What should stand in the relationship of a wanted peer.
+    pub(super) fn deliver(&self, total: usize) -> Step {
+        match self.judge(total) {
+            Ok((declaration, publication, verdict)) => {
+                self.accept(declaration, publication, verdict)
+            }
+            // Whatever is wrong with what is published: what is revoked is taken away.
+            Err(judgement) => self.retract(judgement),
+        }
+    }
+
+    fn judge(&self, total: usize) -> Result<(&TrustDomainSpec, &Publication, Verdict), Judgement> {
+        let facts = self.facts;
+        let declaration = facts
+            .declaration
+            .as_ref()
+            .filter(|_| self.is_active())
+            .ok_or(Judgement::NotLookedAt)?;
+        let publication = match &facts.published {
+            Ok(publication) => publication,
+            Err(rejection) => return Err(Judgement::Rejected(rejection.clone())),
+        };
+        let verdict = guard::judge(publication, self.held.as_ref()).map_err(Judgement::Refused)?;
+        if let (Verdict::FirstUse, Some(path)) = (&verdict, &facts.distrust_unknown) {
+            return Err(Judgement::Refused(Refusal::DistrustUnknown(path.clone())));
+        }
+        let size = publication.bundle.canonical().len();
+        if total + size > MAX_TOTAL_BYTES {
+            return Err(Judgement::Refused(Refusal::TooMuch(total + size)));
+        }
+        Ok((declaration, publication, verdict))
+    }
+
+    fn accept(
+        &self,
+        declaration: &TrustDomainSpec,
+        publication: &Publication,
+        verdict: Verdict,
+    ) -> Step {
+        let revoked = &self.facts.revoked;
+        let bundle = publication
+            .bundle
+            .clone()
+            .without(|key| is_revoked(revoked, key))
+            .with_refresh_hint(declaration.bundle_endpoint.refresh_hint());
+        let changed = *revoked != self.recorded();
+        let cut = self.cuts(declaration);
+        let (action, watermark) = match (verdict, self.held.clone()) {
+            (Verdict::Same, Some(held)) if changed => (Action::Revoke, held.revoking()),
+            (Verdict::Same, Some(held)) => self.repair(&held, &bundle, cut),
+            (verdict, held) => {
+                let before = held.map_or(0, |held| held.revocations);
+                let action = match verdict {
+                    Verdict::FirstUse => Action::FirstUse,
+                    _ => Action::Push,
+                };
+                let watermark = Watermark::of(publication, before + u64::from(changed));
+                (action, watermark)
+            }
+        };
+        let again = self.repetition(action, changed, cut);
+        let record = Record {
+            watermark,
+            revoked: revoked.clone(),
+            trusted_until: self.trusted_until(Some(&bundle)),
+            again,
+        };
+        let endpoint = Some(&declaration.bundle_endpoint).filter(|_| !cut);
+        let url = objects::endpoint_url(&self.facts.peer, endpoint, &record.watermark);
+        // The address differs: SPIRE would take the bundle that comes with a changed URL, which its
+        // own polling may have overtaken.
+        if action == Action::Keep && self.live.is_some_and(|live| live.url != url) {
+            let (action, bundle) = match self.live {
+                Some(live) if live.is_cut() && !cut && !self.recorded().is_empty() => {
+                    (Action::Reconnect, Some(bundle))
+                }
+                _ => (Action::Relocate, None),
+            };
+            return Step {
+                action,
+                judgement: Judgement::Accepted,
+                stand: Some(Stand {
+                    record,
+                    bundle,
+                    cut,
+                }),
+            };
+        }
+        Step {
+            action,
+            judgement: Judgement::Accepted,
+            stand: Some(Stand {
+                record,
+                bundle: Some(bundle),
+                cut,
+            }),
+        }
+    }
+
+    /// What is done about a bundle that was delivered already.
+    fn repair(&self, held: &Watermark, bundle: &Bundle, cut: bool) -> (Action, Watermark) {
+        let Some(live) = self.live else {
+            return (Action::Repair, held.again());
+        };
+        let touched = live.bundle.is_some()
+            && !live
+                .parsed()
+                .is_some_and(|standing| standing.same_keys(bundle));
+        let failing = self.is_failing() && {
+            let memory = &self.facts.memory;
+            let since = memory.failing_since;
+            since.is_some_and(|since| repair_at(since, memory.repairs) <= self.now)
+        };
+        let cutting = cut && !live.is_cut();
+        if touched || failing || cutting || self.is_due() || self.holds_revoked() {
+            (Action::Repair, held.again())
+        } else {
+            (Action::Keep, held.clone())
+        }
+    }
+
+    /// Whether a workload holds a revoked key although no repetition is announced.
+    fn holds_revoked(&self) -> bool {
+        let View::Roots(roots) = &self.facts.view else {
+            return false;
+        };
+        let mut keys = roots.iter().filter_map(|root| x509_key(root));
+        self.record.is_some_and(|record| record.again.is_none())
+            && keys.any(|key| is_revoked(&self.facts.revoked, &key))
+    }
+
+    /// Whether SPIRE must not poll the endpoint: from a revocation on, until the agent itself has
+    /// seen the endpoint without the revoked keys, and a poll that was under way is over.
+    fn cuts(&self, declaration: &TrustDomainSpec) -> bool {
+        let revoked = &self.facts.revoked;
+        if revoked.is_empty() || declaration.bundle_endpoint == BundleEndpoint::None {
+            return false;
+        }
+        let is_cut = self.live.is_some_and(super::LiveCftd::is_cut);
+        let waits = self
+            .record
+            .and_then(|record| record.again)
+            .is_some_and(|again| again.count == 0 && again.at > self.now);
+        if self.live.is_none() || self.revokes_more() || (is_cut && waits) {
+            return true;
+        }
+        match &self.facts.endpoint {
+            Some(seen) => seen.keys().any(|key| is_revoked(revoked, &key)),
+            None => is_cut,
+        }
+    }
+
+    /// When the same is pushed once more.
+    fn repetition(&self, action: Action, changed: bool, cut: bool) -> Option<Again> {
+        let standing = self.record.and_then(|record| record.again);
+        let revokes = changed && !self.facts.revoked.is_empty();
+        match (action, standing) {
+            _ if revokes => Some(Again::first(self.now, POLL_IN_FLIGHT)),
+            (Action::Repair, Some(again)) if again.at <= self.now => {
+                cut.then(|| again.next(self.now, POLL_IN_FLIGHT))
+            }
+            (Action::Repair, None) if self.holds_revoked() => {
+                Some(Again::first(self.now, CONTROLLER_PASS))
+            }
+            (_, Some(again)) if cut || again.at > self.now => Some(again),
+            (_, None) if cut => Some(Again::first(self.now, POLL_IN_FLIGHT)),
+            _ => None,
+        }
+    }
+
+    /// Takes revoked keys from what was delivered, when nothing better can be delivered.
+    pub(super) fn retract(&self, judgement: Judgement) -> Step {
+        let keep = |judgement| Step {
+            action: Action::Keep,
+            judgement,
+            stand: None,
+        };
+        let (Some(live), Some(record), Some(held)) = (self.live, self.record, &self.held) else {
+            return keep(judgement);
+        };
+        let (action, watermark) = if self.revokes_more() {
+            (Action::Revoke, held.revoking())
+        } else if self.is_due() || self.holds_revoked() {
+            (Action::Repair, held.again())
+        } else {
+            return keep(judgement);
+        };
+        let revoked = &self.facts.revoked;
+        // What SPIRE holds is unknown if the object has no bundle: then nothing of it is trusted.
+        let bundle = live.parsed().unwrap_or_else(Bundle::empty);
+        let bundle = bundle.without(|key| is_revoked(revoked, key));
+        Step {
+            action,
+            judgement,
+            stand: Some(Stand {
+                record: Record {
+                    watermark,
+                    revoked: revoked.clone(),
+                    trusted_until: self.trusted_until(Some(&bundle)),
+                    again: match record.again {
+                        Some(again) if action == Action::Repair => {
+                            Some(again.next(self.now, POLL_IN_FLIGHT))
+                        }
+                        _ => Some(Again::first(self.now, POLL_IN_FLIGHT)),
+                    },
+                },
+                bundle: Some(bundle.with_refresh_hint(None)),
+                cut: true,
+            }),
+        }
+    }
+}
