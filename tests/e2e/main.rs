@@ -11,6 +11,7 @@
 )]
 
 mod faults;
+mod leaving;
 mod refusals;
 mod repository;
 mod rotation;
@@ -45,8 +46,11 @@ async fn federated(plan: Plan) -> Federation {
     federation
 }
 
-/// A bundle document, read.
+/// A bundle document, read. SPIRE writes an empty list of keys as null.
 fn bundle(document: &Value) -> Bundle {
+    if document["keys"].is_null() {
+        return Bundle::empty();
+    }
     Bundle::parse(document.to_string().as_bytes()).unwrap()
 }
 
