@@ -5,6 +5,7 @@
 //! at any moment.
 
 pub mod config;
+mod endpoints;
 pub mod http;
 mod poll;
 mod publish;
@@ -46,6 +47,10 @@ struct Shared {
     own: watch::Sender<Option<TrustDomainSpec>>,
     report: watch::Sender<Option<PublishReport>>,
     view: watch::Sender<Option<workload_api::View>>,
+    /// The peers' endpoints that the sync loop wants looked at.
+    endpoints_wanted: watch::Sender<endpoints::Wanted>,
+    /// What was seen there last.
+    endpoints_seen: watch::Sender<endpoints::Seen>,
     not_ready: watch::Sender<Option<String>>,
     stop: CancellationToken,
 }
@@ -88,6 +93,8 @@ pub async fn run(
         own: watch::channel(None).0,
         report: watch::channel(None).0,
         view: watch::channel(None).0,
+        endpoints_wanted: watch::Sender::default(),
+        endpoints_seen: watch::Sender::default(),
         not_ready: watch::channel(Some("the first pass is not done yet".to_owned())).0,
         stop: CancellationToken::new(),
         config,
@@ -115,6 +122,7 @@ pub async fn run(
     tasks.spawn(poll(shared.clone()));
     tasks.spawn(synchronise(shared.clone()));
     tasks.spawn(publish_own(shared.clone()));
+    tasks.spawn(endpoints::look(shared.clone()));
     if let Some(workload) = &shared.config.workload_api {
         let (socket, shared) = (workload.socket.clone(), shared.clone());
         tasks.spawn(async move {
