@@ -10,10 +10,12 @@
     reason = "a slow first build must be seen to progress"
 )]
 
+mod endpoint;
 mod faults;
 mod refusals;
 mod repository;
 mod rotation;
+mod signers;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -32,6 +34,7 @@ fn plan() -> Plan {
         poll: Duration::from_millis(300),
         endpoints: false,
         workloads: false,
+        signing_secret: false,
     }
 }
 
