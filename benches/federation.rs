@@ -29,6 +29,7 @@ async fn run(runs: usize) -> anyhow::Result<()> {
         poll: Duration::from_secs(1),
         endpoints: true,
         workloads: false,
+        signing_secret: false,
     };
     let mut federation = Federation::start(plan, &|line| println!("{line}")).await?;
     federation.federated().await?;

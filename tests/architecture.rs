@@ -65,10 +65,15 @@ const IMPURE: [&[&str]; 5] = [
 ];
 
 /// Crates, and the only places (files, or directories with a slash) that may name them.
-const CONFINED: [(&str, &[&str]); 12] = [
+const CONFINED: [(&str, &[&str]); 17] = [
     ("git2", &["git/"]),
     ("kube", KUBE),
     ("k8s_openapi", KUBE),
+    ("hyper", ENDPOINT),
+    ("hyper_util", ENDPOINT),
+    ("http_body_util", ENDPOINT),
+    ("tokio_rustls", ENDPOINT),
+    ("rustls_platform_verifier", ENDPOINT),
     ("similar", &["plan/diff.rs"]),
     ("saphyr_parser", &["model/yaml.rs"]),
     ("serde_saphyr", &["model/yaml.rs"]),
@@ -79,6 +84,8 @@ const CONFINED: [(&str, &[&str]); 12] = [
     ("comfy_table", &["cli/"]),
     ("indicatif", &["cli/"]),
 ];
+
+const ENDPOINT: &[&str] = &["spire/endpoint.rs", "spire/endpoint/"];
 
 const KUBE: &[&str] = &["cluster/", "spire/configmap.rs", "spire/exec.rs"];
 

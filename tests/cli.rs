@@ -199,6 +199,7 @@ fn every_verb_has_its_help() {
         "check",
         "completions",
         "diff",
+        "init",
         "render",
         "schema",
         "status",

@@ -93,12 +93,30 @@ pub struct Kubernetes {
     pub context: Option<String>,
 }
 
-/// The key that signs.
+/// The key that signs: exactly one of the two, which [`parse`] sees to.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Signing {
     /// An SSH private key in OpenSSH's format, without a passphrase.
-    pub key_file: PathBuf,
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+    /// A Secret that holds it; the agent makes one with a new key if there is none.
+    #[serde(default)]
+    pub secret: Option<SigningSecret>,
+}
+
+/// The Secret that holds the signing key.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SigningSecret {
+    /// Its namespace; without it the agent's own.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Its name; `deploy/signing-key` grants access to `trustweave-signing`.
+    pub name: String,
+    /// The key in it that holds the private key, in the same format as a file.
+    #[serde(default = "default_secret_key")]
+    pub key: String,
 }
 
 /// Where bundles are published.
@@ -156,6 +174,10 @@ fn default_listen() -> std::net::SocketAddr {
     std::net::SocketAddr::from(([0, 0, 0, 0], 8080))
 }
 
+fn default_secret_key() -> String {
+    "id_ed25519".to_owned()
+}
+
 fn default_branch() -> String {
     "main".to_owned()
 }
@@ -189,5 +211,56 @@ pub fn parse(name: &str, text: &str) -> Result<Config, Diagnostic> {
             .at(document.position_of(pointer)));
         }
     }
+    let both = match config.signing.as_ref().map(|s| (&s.key_file, &s.secret)) {
+        Some((None, None)) => Some("`signing` names no key: set `keyFile` or `secret`"),
+        Some((Some(_), Some(_))) => {
+            Some("`signing` names two keys: set either `keyFile` or `secret`")
+        }
+        _ => None,
+    };
+    if let Some(message) = both {
+        return Err(Diagnostic::error(Code::InvalidValue, &path, message)
+            .at(document.position_of("/signing")));
+    }
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signing(text: &str) -> Result<Signing, String> {
+        let text = format!(
+            "apiVersion: trustweave.dev/v1alpha1\nkind: AgentConfig\ncluster: a\n\
+             trustDomain: a.test\ngit: {{url: 'https://git.example/r', stateDir: /tmp}}\n\
+             signing: {text}\n"
+        );
+        parse("config.yaml", &text)
+            .map(|config| config.signing.unwrap())
+            .map_err(|diagnostic| diagnostic.to_string())
+    }
+
+    #[test]
+    fn the_signing_key_is_in_exactly_one_place() {
+        let file = signing("{keyFile: /k}").unwrap();
+        assert_eq!(file.key_file, Some(PathBuf::from("/k")));
+        let secret = signing("{secret: {name: s}}").unwrap().secret.unwrap();
+        assert_eq!(
+            (secret.name.as_str(), secret.key.as_str()),
+            ("s", "id_ed25519")
+        );
+        assert_eq!(secret.namespace, None);
+        for (wrong, why) in [
+            (
+                "{}",
+                "config.yaml:6:10: error[invalid-value]: `signing` names no key",
+            ),
+            ("{keyFile: /k, secret: {name: s}}", "names two keys"),
+            ("{secret: {}}", "`name`"),
+            ("{secret: {name: s, value: x}}", "`value`"),
+        ] {
+            let error = signing(wrong).unwrap_err();
+            assert!(error.contains(why), "{wrong}: {error}");
+        }
+    }
 }

@@ -5,10 +5,12 @@
 //! at any moment.
 
 pub mod config;
+mod endpoints;
 pub mod http;
 mod poll;
 mod publish;
 pub mod reload;
+mod signing;
 mod synchronise;
 pub mod telemetry;
 
@@ -46,15 +48,28 @@ struct Shared {
     own: watch::Sender<Option<TrustDomainSpec>>,
     report: watch::Sender<Option<PublishReport>>,
     view: watch::Sender<Option<workload_api::View>>,
+    /// The peers' endpoints that the sync loop wants looked at.
+    endpoints_wanted: watch::Sender<endpoints::Wanted>,
+    /// What was seen there last.
+    endpoints_seen: watch::Sender<endpoints::Seen>,
     not_ready: watch::Sender<Option<String>>,
     stop: CancellationToken,
 }
 
-/// Runs until `shutdown` completes, or a task fails.
+/// Why the agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to.
+    Shutdown,
+    /// The Secret with its signing key has another key now: it is to be started again.
+    NewKey,
+}
+
+/// Runs until `shutdown` completes, the Secret with the signing key changes, or a task fails.
 pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<End> {
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("listen on {}", config.listen))?;
@@ -69,15 +84,7 @@ pub async fn run(
     })?;
     let kubernetes = config.kubernetes.clone();
     let cluster = KubeCluster::connect(kubernetes.kubeconfig, kubernetes.context).await?;
-    let key = match &config.signing {
-        None => None,
-        Some(signing) => {
-            let path = &signing.key_file;
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("read the signing key in `{}`", path.display()))?;
-            Some(SigningKey::from_openssh(&text)?)
-        }
-    };
+    let signing::Signer { key, secret } = signing::load(&config, &cluster).await?;
     let shared = Arc::new(Shared {
         mirror: Arc::new(mirror),
         cluster: Arc::new(cluster),
@@ -88,6 +95,8 @@ pub async fn run(
         own: watch::channel(None).0,
         report: watch::channel(None).0,
         view: watch::channel(None).0,
+        endpoints_wanted: watch::Sender::default(),
+        endpoints_seen: watch::Sender::default(),
         not_ready: watch::channel(Some("the first pass is not done yet".to_owned())).0,
         stop: CancellationToken::new(),
         config,
@@ -115,6 +124,7 @@ pub async fn run(
     tasks.spawn(poll(shared.clone()));
     tasks.spawn(synchronise(shared.clone()));
     tasks.spawn(publish_own(shared.clone()));
+    tasks.spawn(endpoints::look(shared.clone()));
     if let Some(workload) = &shared.config.workload_api {
         let (socket, shared) = (workload.socket.clone(), shared.clone());
         tasks.spawn(async move {
@@ -129,8 +139,9 @@ pub async fn run(
     let result = tokio::select! {
         () = &mut shutdown => {
             tracing::info!("the agent stops: passes under way are finished first");
-            Ok(())
+            Ok(End::Shutdown)
         }
+        () = signing::changed(secret, shared.key.clone()) => Ok(End::NewKey),
         ended = tasks.join_next() => match ended {
             Some(Ok(Ok(()))) | None => Err(anyhow::anyhow!("a task ended unasked")),
             Some(Ok(Err(error))) => Err(error),

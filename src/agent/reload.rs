@@ -27,7 +27,7 @@ fn files(path: &Path, config: &Config) -> Vec<PathBuf> {
     let key = config
         .signing
         .iter()
-        .map(|signing| signing.key_file.clone());
+        .filter_map(|signing| signing.key_file.clone());
     [path.to_owned()].into_iter().chain(key).collect()
 }
 

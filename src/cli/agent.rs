@@ -33,6 +33,7 @@ use crate::agent::{
     pollMilliseconds: 15000
     basicAuth: {username: bot, tokenFile: /etc/trustweave/git/token}
   signing: {keyFile: /etc/trustweave/signing/id_ed25519}
+                                          or {secret: {name: trustweave-signing}}: made if absent
   listen: 0.0.0.0:8080                    /healthz, /readyz, /metrics")]
 pub(super) struct Arguments {
     /// The configuration file
@@ -68,10 +69,17 @@ impl Arguments {
             loop {
                 let mut watch = reload::Watch::new(&self.config, &config)?;
                 let stop = CancellationToken::new();
-                let agent = agent::run(config, stop.clone().cancelled_owned());
+                let agent = agent::run(config.clone(), stop.clone().cancelled_owned());
                 tokio::pin!(agent);
                 let again = tokio::select! {
-                    result = &mut agent => return result,
+                    result = &mut agent => {
+                        // In a Secret of the API, not in a file: the configuration is as it was.
+                        if result? == agent::End::NewKey {
+                            tracing::info!("the signing key changed: the agent starts again");
+                            continue;
+                        }
+                        return anyhow::Ok(());
+                    }
                     _ = terminate.recv() => false,
                     _ = interrupt.recv() => false,
                     () = watch.changed() => true,

@@ -9,6 +9,7 @@ mod bundle;
 mod check;
 mod completions;
 mod diff;
+mod init;
 mod output;
 mod render;
 mod repository;
@@ -41,6 +42,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Init(init::Arguments),
     Check(check::Arguments),
     Render(render::Arguments),
     Diff(diff::Arguments),
@@ -81,6 +83,7 @@ enum Answer {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let answer = match cli.verb {
+        Verb::Init(arguments) => arguments.run(),
         Verb::Check(arguments) => arguments.run(),
         Verb::Render(arguments) => arguments.run(),
         Verb::Diff(arguments) => arguments.run(),

@@ -21,7 +21,7 @@ const ESTABLISH_DEADLINE: Duration = Duration::from_secs(30);
 const PAGE: u32 = 500;
 
 /// Runs a request under the deadline.
-async fn within<T>(
+pub(super) async fn within<T>(
     verb: &'static str,
     what: String,
     request: impl Future<Output = Result<T, kube::Error>>,

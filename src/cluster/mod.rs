@@ -16,6 +16,7 @@ mod discovery;
 pub mod inventory;
 mod observe;
 mod report;
+pub mod secret;
 pub mod types;
 
 pub use self::{discovery::KubeCluster, observe::Watched};
@@ -163,6 +164,14 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// An answer of another form than the kind has; it is not repeated, as it may hold a secret.
+    #[error("{verb} {what}: the answer can't be read")]
+    Unreadable {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        what: String,
+    },
     /// No answer in time.
     #[error("{verb} {what}: no answer within {} s", REQUEST_DEADLINE.as_secs())]
     Timeout {
@@ -191,9 +200,11 @@ impl Error {
         match self {
             Self::Request { .. } | Self::Timeout { .. } | Self::UnknownKind(_) => true,
             Self::Api { status, .. } => status.code == 429 || status.code >= 500,
-            Self::Connect(_) | Self::NoNamespace(_) | Self::NotAnObject | Self::Conflict { .. } => {
-                false
-            }
+            Self::Connect(_)
+            | Self::NoNamespace(_)
+            | Self::NotAnObject
+            | Self::Unreadable { .. }
+            | Self::Conflict { .. } => false,
         }
     }
 

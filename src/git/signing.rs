@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
-use ssh_key::{HashAlg, LineEnding, PrivateKey};
+use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey, PublicKey, rand_core::OsRng};
+use zeroize::Zeroizing;
 
 use super::Error;
 
@@ -20,6 +21,21 @@ impl fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
+    /// Makes a new ed25519 key; `comment` is what its public half is labelled with.
+    pub fn generate(comment: &str) -> Result<Self, Error> {
+        let mut key = PrivateKey::random(&mut OsRng, Algorithm::Ed25519)
+            .map_err(|error| Error::Key(error.to_string()))?;
+        key.set_comment(comment);
+        Ok(Self(Arc::new(key)))
+    }
+
+    /// The private half, in OpenSSH's format, to be kept where nobody else reads it.
+    pub fn to_openssh(&self) -> Result<Zeroizing<String>, Error> {
+        self.0
+            .to_openssh(LineEnding::LF)
+            .map_err(|error| Error::Key(error.to_string()))
+    }
+
     /// Reads a key in OpenSSH's format, without a passphrase.
     pub fn from_openssh(text: &str) -> Result<Self, Error> {
         // The cause is not repeated: it could quote the key.
@@ -46,6 +62,11 @@ impl SigningKey {
     /// The public half, as one line of a `.pub` file.
     pub fn public_key(&self) -> String {
         self.0.public_key().to_openssh().unwrap_or_default()
+    }
+
+    /// Whether this is the public half, whatever its comment.
+    pub fn is(&self, public: &PublicKey) -> bool {
+        self.0.public_key().key_data() == public.key_data()
     }
 
     /// The public half's fingerprint, as `ssh-keygen -l` prints it.

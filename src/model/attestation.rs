@@ -232,6 +232,14 @@ pub fn verify(
     })
 }
 
+/// The public key that a publication's signature names; `None` without a readable signature. Whether
+/// the signature is good, [`verify`] says.
+pub fn signer(files: &BTreeMap<String, Vec<u8>>) -> Option<PublicKey> {
+    let signature = std::str::from_utf8(files.get(publication::SIGNATURE)?).ok()?;
+    let signature: SshSig = signature.parse().ok()?;
+    Some(PublicKey::from(signature.public_key().clone()))
+}
+
 /// Checks that one of the declared signers signed these bytes for [`NAMESPACE`].
 fn verify_signature(
     declaration: &TrustDomainSpec,

@@ -121,13 +121,9 @@ pub async fn pass<R: Repository, S: BundleSource>(
             trust_domain: publisher.trust_domain.clone(),
         });
     }
-    let own_key = key.public_key();
-    let declared = |signer: &Signer| {
-        Signer::parse(&own_key)
-            .is_ok_and(|own| own.public_key().key_data() == signer.public_key().key_data())
-    };
+    let declared = |signer: &Signer| key.is(signer.public_key());
     if !declaration.signers.iter().any(declared) {
-        return Err(Error::NotASigner(own_key));
+        return Err(Error::NotASigner(key.public_key()));
     }
     let bundle = Bundle::parse(&source.current().await?)?;
     bundle.check(&publisher.trust_domain, now)?;
@@ -216,7 +212,15 @@ impl Composer<'_> {
         }
         match standing {
             Ok(standing) if standing.bundle == *self.bundle => {
-                return Ok(Composed::Standing(standing.attestation.serial));
+                let signer = attestation::signer(&tip.files);
+                if signer.is_some_and(|signer| self.key.is(&signer)) {
+                    return Ok(Composed::Standing(standing.attestation.serial));
+                }
+                // While both keys are declared: once the other's is no longer, peers would refuse
+                // what it signed.
+                tracing::info!(
+                    "the standing publication is signed again, with the agent's own key"
+                );
             }
             // Nobody but this agent writes here: what does not verify is replaced.
             Ok(_) | Err(Rejection::Unpublished) => {}
@@ -279,9 +283,10 @@ mod tests {
         SigningKey::from_openssh(&key.to_openssh(LineEnding::LF).unwrap()).unwrap()
     }
 
-    fn declaration(key: &SigningKey, epoch: u64) -> TrustDomainSpec {
+    fn declaration(signers: &[&SigningKey], epoch: u64) -> TrustDomainSpec {
+        let signers: Vec<_> = signers.iter().map(|key| key.public_key()).collect();
         serde_json::from_value(json!({
-            "clusters": [{"name": "a"}], "signers": [key.public_key()], "epoch": epoch,
+            "clusters": [{"name": "a"}], "signers": signers, "epoch": epoch,
             "spire": {"distribution": "custom", "namespace": "s", "className": "c"},
             "bundleEndpoint": "none",
         }))
@@ -298,6 +303,17 @@ mod tests {
         (epoch, last): (u64, u64),
         bundle: &Bundle,
     ) -> Result<(u64, Option<Files>), String> {
+        compose_declared(tip, (key, uid), &declaration(&[key], epoch), last, bundle)
+    }
+
+    /// The same under a declaration of one's own.
+    fn compose_declared(
+        tip: &Files,
+        (key, uid): (&SigningKey, &str),
+        declaration: &TrustDomainSpec,
+        last: u64,
+        bundle: &Bundle,
+    ) -> Result<(u64, Option<Files>), String> {
         let trust_domain = TrustDomain::parse("a.test").unwrap();
         let publisher = Publisher {
             cluster: ClusterName::parse("a").unwrap(),
@@ -309,7 +325,7 @@ mod tests {
         let composer = Composer {
             publisher: &publisher,
             key,
-            declaration: &declaration(key, epoch),
+            declaration,
             bundle,
             last: Serial(last),
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
@@ -348,6 +364,24 @@ mod tests {
         let mut forged = newer.unwrap();
         forged.insert(publication::BUNDLE.to_owned(), b"{}".to_vec());
         assert_eq!(compose(&forged, agent, (0, 0), &bundle).unwrap().0, 3);
+    }
+
+    #[test]
+    fn what_another_declared_key_signed_is_signed_again_once() {
+        let (old, new, bundle) = (key(), key(), sample("a.test"));
+        let with = |signer, signers: &[&SigningKey], tip: &Files, last| {
+            let declaration = declaration(signers, 0);
+            compose_declared(tip, (signer, "uid"), &declaration, last, &bundle).unwrap()
+        };
+        let standing = with(&old, &[&old], &Files::new(), 0).1.unwrap();
+        assert_eq!(with(&old, &[&old, &new], &standing, 1), (1, None));
+        let (serial, again) = with(&new, &[&old, &new], &standing, 1);
+        let again = again.unwrap();
+        assert_eq!(serial, 2);
+        assert_eq!(again[publication::BUNDLE], standing[publication::BUNDLE]);
+        // From here on the old key is not needed: neither with it nor without it anything is new.
+        assert_eq!(with(&new, &[&old, &new], &again, 2), (2, None));
+        assert_eq!(with(&new, &[&new], &again, 2), (2, None));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::future::Future;
 use thiserror::Error;
 
 pub mod configmap;
+pub mod endpoint;
 pub mod exec;
 pub mod workload_api;
 

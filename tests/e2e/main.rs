@@ -10,11 +10,13 @@
     reason = "a slow first build must be seen to progress"
 )]
 
+mod endpoint;
 mod faults;
 mod leaving;
 mod refusals;
 mod repository;
 mod rotation;
+mod signers;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -33,6 +35,7 @@ fn plan() -> Plan {
         poll: Duration::from_millis(300),
         endpoints: false,
         workloads: false,
+        signing_secret: false,
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Plan {
     pub endpoints: bool,
     /// Whether a SPIRE agent runs in each cluster, so that what a workload holds can be read back.
     pub workloads: bool,
+    /// Whether each agent makes its signing key itself, in a Secret.
+    pub signing_secret: bool,
 }
 
 /// Clusters that federate.
@@ -152,6 +154,16 @@ impl Federation {
             "signing": {"keyFile": key.private},
             "listen": format!("127.0.0.1:{listen}"),
         });
+        if self.plan.signing_secret {
+            let rights = deploy.join("signing-key/rbac.yaml");
+            let rights = rights.to_str().context("a path that is not UTF-8")?;
+            cluster
+                .kubectl(&["apply", "--server-side", "--filename", rights])
+                .await?;
+            configuration["signing"] = json!({
+                "secret": {"namespace": "trustweave-system", "name": "trustweave-signing"},
+            });
+        }
         if self.plan.workloads {
             let socket = cluster.spire.start_agent().await?;
             configuration["workloadApi"] = json!({"socket": socket});

@@ -109,6 +109,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         poll: Duration::from_secs(1),
         endpoints: true,
         workloads: true,
+        signing_secret: false,
     };
     headline("two clusters, SPIRE in each, one git server");
     let begun = Instant::now();
