@@ -1,7 +1,6 @@
 //! The loop from git to the cluster: when passes are made, and what is told of them.
 
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -39,6 +38,7 @@ pub(super) async fn synchronise(shared: Arc<Shared>) -> anyhow::Result<()> {
     let mut view = shared.view.subscribe();
     let mut report = shared.report.subscribe();
     let mut fetch_failure = shared.fetch_failure.subscribe();
+    let mut endpoints = shared.endpoints_seen.subscribe();
     let mut backoff = Backoff::default();
     let mut retry: Option<Duration> = None;
     let mut first = true;
@@ -51,6 +51,7 @@ pub(super) async fn synchronise(shared: Arc<Shared>) -> anyhow::Result<()> {
             Ok(()) = heads.changed() => if first { Trigger::Start } else { Trigger::Git },
             () = shared.cluster.changed(), if !first => Trigger::Cluster,
             Ok(()) = view.changed(), if !first => Trigger::Workload,
+            Ok(()) = endpoints.changed(), if !first => Trigger::Endpoint,
             Ok(()) = report.changed(), if !first => Trigger::OtherLoop,
             Ok(()) = fetch_failure.changed(), if !first => Trigger::Git,
             () = tokio::time::sleep(quiet), if !first => match retry {
@@ -69,7 +70,7 @@ pub(super) async fn synchronise(shared: Arc<Shared>) -> anyhow::Result<()> {
         let observed = view.borrow_and_update().clone();
         let published = report.borrow_and_update().clone();
         let unreadable = fetch_failure.borrow_and_update().clone();
-        let seen = BTreeMap::new();
+        let seen = endpoints.borrow_and_update().clone();
         let begun = Instant::now();
         let pass = sync.pass(Inputs {
             heads: &current,
@@ -89,6 +90,11 @@ pub(super) async fn synchronise(shared: Arc<Shared>) -> anyhow::Result<()> {
         });
         let took = begun.elapsed();
         wake = outcome.as_ref().ok().and_then(|outcome| outcome.wake);
+        if let Ok(outcome) = &outcome {
+            shared.endpoints_wanted.send_if_modified(|wanted| {
+                std::mem::replace(wanted, outcome.looks.clone()) != outcome.looks
+            });
+        }
         retry =
             finish_pass(&shared, trigger, &outcome, took).then(|| backoff.after_failure(random()));
         if retry.is_none() {

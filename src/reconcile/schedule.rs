@@ -15,6 +15,8 @@ pub enum Trigger {
     Bundle,
     /// A workload's view of the bundles changed.
     Workload,
+    /// A peer's endpoint serves something else than before.
+    Endpoint,
     /// The other loop has news.
     OtherLoop,
     /// The last pass failed.
@@ -33,6 +35,7 @@ impl fmt::Display for Trigger {
             Self::Cluster => "cluster",
             Self::Bundle => "bundle",
             Self::Workload => "workload",
+            Self::Endpoint => "endpoint",
             Self::OtherLoop => "other-loop",
             Self::Retry => "retry",
             Self::Due => "due",

@@ -15,6 +15,7 @@ mod faults;
 mod leaving;
 mod refusals;
 mod repository;
+mod revocation;
 mod rotation;
 mod signers;
 

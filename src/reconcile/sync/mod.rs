@@ -34,7 +34,7 @@ use crate::{
     git::{self, Heads, Repository},
     model::{
         bundle::Bundle,
-        declaration::{BundleEndpoint, ServedEndpoint, TrustDomainSpec},
+        declaration::{BundleEndpoint, Profile, TrustDomainSpec},
         declarations::Declarations,
         diagnostic::Diagnostic,
         manifest::{Gvk, Manifest},
@@ -42,6 +42,7 @@ use crate::{
         trust_domain::{ClusterName, TrustDomain},
     },
     plan::settled::Settled,
+    spire::endpoint::{self, Endpoint},
 };
 
 /// How many requests are under way at once: each is a connection, as the client speaks HTTP/1.1.
@@ -104,16 +105,7 @@ pub struct Outcome {
     /// When the next pass is to be made, even if nothing changes.
     pub wake: Option<Timestamp>,
     /// The endpoints that the agent should look at itself.
-    pub looks: BTreeMap<TrustDomain, Look>,
-}
-
-/// A peer's endpoint that the agent should look at itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
-    /// The endpoint.
-    pub endpoint: ServedEndpoint,
-    /// The roots (DER) of the trust domain that the endpoint's SPIFFE ID belongs to, as far as known.
-    pub roots: Vec<Vec<u8>>,
+    pub looks: BTreeMap<TrustDomain, Endpoint>,
 }
 
 /// Why a pass could not be made.
@@ -442,7 +434,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
 }
 
 /// The endpoints that the agent should look at, with what is needed to know them.
-fn looks(states: &[PeerState], declarations: &Declarations) -> BTreeMap<TrustDomain, Look> {
+fn looks(states: &[PeerState], declarations: &Declarations) -> BTreeMap<TrustDomain, Endpoint> {
     let roots = |of: &TrustDomain| -> Vec<Vec<u8>> {
         let state = states.iter().find(|state| state.peer == *of);
         let bundle = state.and_then(|state| state.bundle.as_ref());
@@ -453,18 +445,19 @@ fn looks(states: &[PeerState], declarations: &Declarations) -> BTreeMap<TrustDom
     wanted
         .filter_map(|state| {
             let declaration = declarations.trust_domains.get(&state.peer)?;
-            let BundleEndpoint::Served(endpoint) = &declaration.bundle_endpoint else {
+            let BundleEndpoint::Served(served) = &declaration.bundle_endpoint else {
                 return None;
             };
-            let owner = match &endpoint.spiffe_id {
-                Some(id) => id.trust_domain(),
-                None => state.peer.clone(),
+            let identity = match (served.profile, &served.spiffe_id) {
+                (Profile::HttpsSpiffe, Some(id)) => endpoint::Identity::Spiffe {
+                    id: id.clone(),
+                    roots: roots(&id.trust_domain()),
+                },
+                (Profile::HttpsSpiffe, None) => return None,
+                (Profile::HttpsWeb, _) => endpoint::Identity::Web,
             };
-            let look = Look {
-                endpoint: endpoint.clone(),
-                roots: roots(&owner),
-            };
-            Some((state.peer.clone(), look))
+            let url = served.url.clone();
+            Some((state.peer.clone(), Endpoint { url, identity }))
         })
         .collect()
 }

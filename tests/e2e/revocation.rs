@@ -1,0 +1,241 @@
+//! A revoked key is gone at once, stays gone, and takes nothing else with it.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use trustweave::model::{bundle::Bundle, distrust::KeyId};
+use trustweave_testbed::federation::{Federation, trust_domain};
+
+use super::{
+    ONE, TWO, bundle, condition, federated, held, holds_current_keys, own, plan, relationship,
+    rotate,
+};
+
+/// An entry of `distrust.yaml` about a key of a cluster's trust domain.
+fn entry(of: &str, key: &KeyId, hour: u8) -> Value {
+    json!({
+        "trustDomain": trust_domain(of), "key": key, "reason": "the test says so",
+        "time": format!("2026-01-01T{hour:02}:00:00Z"),
+    })
+}
+
+/// Commits a cluster's `distrust.yaml`.
+async fn distrust(federation: &Federation, by: &str, revoked: &[Value], unrevoked: &[Value]) {
+    let name = trust_domain(by);
+    let document = json!({
+        "apiVersion": "trustweave.dev/v1alpha1", "kind": "Distrust",
+        "metadata": {"name": name},
+        "spec": {"revoked": revoked, "unrevoked": unrevoked},
+    });
+    let path = format!("trust-domains/{name}/distrust.yaml");
+    let git = &federation.testbed.git;
+    git.commit(
+        "main",
+        &[(&path, &format!("{document:#}\n"))],
+        "Change what is distrusted",
+    )
+    .await
+    .unwrap();
+}
+
+/// Waits until a cluster's SPIRE holds exactly these keys of a peer.
+async fn holds(federation: &Federation, cluster: &str, peer: &str, expected: &Bundle) {
+    let what = format!("SPIRE of {cluster} to hold exactly the expected keys of {peer}");
+    federation
+        .until(&what, async || {
+            let held = held(federation, cluster, peer).await;
+            Ok(held.filter(|held| held.same_keys(expected)).map(drop))
+        })
+        .await
+        .unwrap();
+}
+
+/// The URL that a cluster's SPIRE polls a peer at.
+async fn url(federation: &Federation, cluster: &str, peer: &str) -> String {
+    let object = relationship(federation, cluster, peer).await;
+    object["spec"]["bundleEndpointURL"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// The X.509 roots of a peer that a workload of a cluster holds.
+async fn roots_of_a_workload(federation: &Federation, cluster: &str, peer: &str) -> Vec<String> {
+    let spire = &federation.testbed.cluster(cluster).unwrap().spire;
+    let answer = spire
+        .agent(&["api", "fetch", "x509", "-output", "json"])
+        .await
+        .unwrap();
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let bundle = &answer["federated_bundles"][format!("spiffe://{}", trust_domain(peer))];
+    let certificates = bundle.as_array().into_iter().flatten();
+    certificates
+        .filter_map(|it| it.as_str().map(str::to_owned))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_key_is_gone_at_once_and_the_endpoint_is_polled_again_once_it_is_clean() {
+    let mut plan = plan();
+    (plan.endpoints, plan.workloads) = (true, true);
+    let federation = federated(plan).await;
+    let two = federation.testbed.cluster(TWO).unwrap();
+    let old = own(&federation, TWO).await;
+    let bad = old.keys().next().unwrap();
+    let bad_id = {
+        let shown = two
+            .spire
+            .server(&["localauthority", "x509", "show", "-output", "json"])
+            .await
+            .unwrap();
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        shown["active"]["authority_id"].as_str().unwrap().to_owned()
+    };
+    // The second cluster's workloads would not survive an authority that they have not heard of.
+    two.spire.stop_agent().await.unwrap();
+    rotate(&federation, TWO).await;
+    two.spire.activate_prepared_x509().await.unwrap();
+    holds_current_keys(&federation, ONE, TWO).await;
+    federation
+        .until("the workload to hold both keys", async || {
+            Ok((roots_of_a_workload(&federation, ONE, TWO).await.len() == 2).then_some(()))
+        })
+        .await
+        .unwrap();
+    let good = own(&federation, TWO).await.without(|key| *key == bad);
+
+    // The endpoint still serves the key: SPIRE's poll must not bring it back.
+    let begun = Instant::now();
+    distrust(&federation, TWO, &[entry(TWO, &bad, 1)], &[]).await;
+    holds(&federation, ONE, TWO, &good).await;
+    let in_spire = begun.elapsed();
+    federation
+        .until("the workload to hold the good key alone", async || {
+            Ok((roots_of_a_workload(&federation, ONE, TWO).await.len() == 1).then_some(()))
+        })
+        .await
+        .unwrap();
+    println!(
+        "revocation committed -> not in the peer's SPIRE: {:.1} s, not trusted by a workload: {:.1} s (https_spiffe)",
+        in_spire.as_secs_f64(),
+        begun.elapsed().as_secs_f64()
+    );
+    assert!(url(&federation, ONE, TWO).await.contains(".invalid/"));
+    let status = federation
+        .peer_until(ONE, TWO, "the revocation to be reported", |status| {
+            condition(status, "RevocationSettled")["reason"] == "EndpointCut"
+        })
+        .await
+        .unwrap();
+    assert_eq!(status["phase"], "Federated");
+
+    // SPIRE gives the key up itself: its endpoint is clean from now on.
+    for verb in ["taint", "revoke"] {
+        two.spire
+            .server(&["localauthority", "x509", verb, "-authorityID", &bad_id])
+            .await
+            .unwrap();
+    }
+    trustweave_testbed::process::wait_until(
+        "the endpoint to be polled again",
+        std::time::Duration::from_mins(3),
+        async || {
+            let status = federation
+                .status(ONE, "trustpeer", &trust_domain(TWO))
+                .await?;
+            let settled = condition(&status, "RevocationSettled")["reason"].clone();
+            anyhow::ensure!(settled == "EndpointClean", "it is {settled}");
+            Ok(Some(()))
+        },
+    )
+    .await
+    .unwrap();
+    assert!(!url(&federation, ONE, TWO).await.contains(".invalid/"));
+    holds(&federation, ONE, TWO, &good).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_outlives_its_entry_and_is_lifted_by_its_author_alone() {
+    let federation = federated(plan()).await;
+    rotate(&federation, TWO).await;
+    holds_current_keys(&federation, ONE, TWO).await;
+    let all = own(&federation, TWO).await;
+    let bad = all.keys().next().unwrap();
+    let good = all.clone().without(|key| *key == bad);
+    // Whoever trusts may distrust for themselves.
+    distrust(&federation, ONE, &[entry(TWO, &bad, 1)], &[]).await;
+    holds(&federation, ONE, TWO, &good).await;
+
+    distrust(&federation, ONE, &[], &[]).await;
+    // Nor does the key's own trust domain lift what another distrusts.
+    distrust(&federation, TWO, &[], &[entry(TWO, &bad, 2)]).await;
+    let tip = federation.testbed.git.tip("main").await.unwrap().unwrap();
+    federation
+        .until("the commits to be in force", async || {
+            let status = federation.status(ONE, "gitsync", "trustweave").await?;
+            Ok((status["revision"] == tip.as_str()).then_some(()))
+        })
+        .await
+        .unwrap();
+    // Neither does the loss of everything that the agent itself keeps.
+    let one = federation.testbed.cluster(ONE).unwrap();
+    one.kubectl(&["delete", "trustpeer", "--all"])
+        .await
+        .unwrap();
+    rotate(&federation, TWO).await;
+    let all = own(&federation, TWO).await;
+    let good = all.clone().without(|key| *key == bad);
+    holds(&federation, ONE, TWO, &good).await;
+    let status = federation
+        .status(ONE, "trustpeer", &trust_domain(TWO))
+        .await
+        .unwrap();
+    assert_eq!(status["revoked"][0]["by"], trust_domain(ONE));
+    assert_eq!(status["phase"], "Federated");
+
+    distrust(&federation, ONE, &[], &[entry(TWO, &bad, 2)]).await;
+    holds(&federation, ONE, TWO, &all).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_every_key_is_revoked_nothing_is_trusted_and_workloads_keep_their_identities() {
+    let federation = federated(plan()).await;
+    let all = own(&federation, TWO).await;
+    let entries: Vec<_> = all.keys().map(|key| entry(TWO, &key, 1)).collect();
+    let begun = Instant::now();
+    distrust(&federation, ONE, &entries, &[]).await;
+    holds(&federation, ONE, TWO, &Bundle::empty()).await;
+    println!(
+        "every key revoked -> empty in SPIRE: {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
+    let status = federation
+        .peer_until(ONE, TWO, "the phase Distrusted", |status| {
+            status["phase"] == "Distrusted"
+        })
+        .await
+        .unwrap();
+    assert_eq!(status["message"], "every key of the peer is revoked");
+    let one = federation.testbed.cluster(ONE).unwrap();
+    federation
+        .until(
+            "no entry to federate, and the frontend to have one",
+            async || {
+                let entries = one.spire.entries().await?;
+                let federates = |entry: &Value| {
+                    let names = entry["federates_with"].as_array();
+                    names.is_some_and(|names| !names.is_empty())
+                };
+                let frontend = entries.iter().any(|entry| {
+                    let path = entry["spiffe_id"]["path"].as_str().unwrap_or_default();
+                    path.contains("frontend")
+                });
+                Ok((frontend && !entries.iter().any(federates)).then_some(()))
+            },
+        )
+        .await
+        .unwrap();
+    // The other direction is nobody's loss.
+    let expected = bundle(&one.spire.own_bundle().await.unwrap());
+    holds(&federation, TWO, ONE, &expected).await;
+}
