@@ -1,0 +1,123 @@
+//! Where a verb finds declarations and publications: a local git repository.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use super::super::output;
+use crate::{
+    git::{self, LocalRepository},
+    model::{
+        declaration::TrustDomainSpec,
+        declarations::Declarations,
+        diagnostic::Diagnostic,
+        repository::{
+            RepoPath, Revision, Tree, publication_branch, trust_domain_directory, trust_domain_path,
+        },
+        trust_domain::TrustDomain,
+    },
+    reconcile::desired,
+};
+
+/// Which repository, and which of its commits is the reviewed one.
+#[derive(Debug, Args)]
+pub(super) struct Place {
+    /// The directory of the git repository
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(super) repo: PathBuf,
+
+    /// The commit whose declarations name the signers
+    #[arg(long, value_name = "REF", default_value = "HEAD")]
+    pub(super) declarations: String,
+}
+
+/// A repository, and the declarations of one of its commits.
+pub(super) struct Source {
+    pub(super) repository: LocalRepository,
+    pub(super) declarations: Declarations,
+    diagnostics: Vec<Diagnostic>,
+    reference: String,
+    revision: Revision,
+    tree: Tree,
+}
+
+/// What stands in the repository for a trust domain.
+pub(super) struct Found {
+    /// The place, in words.
+    pub(super) place: String,
+    pub(super) files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Place {
+    pub(super) fn open(&self) -> anyhow::Result<Source> {
+        let repository = LocalRepository::open(&self.repo)
+            .with_context(|| format!("open the git repository in `{}`", self.repo.display()))?;
+        let revision = repository.resolve(&self.declarations)?;
+        let tree = repository.tree(&revision)?;
+        let (declarations, diagnostics) = Declarations::load(&tree, None);
+        Ok(Source {
+            repository,
+            declarations,
+            diagnostics,
+            reference: self.declarations.clone(),
+            revision,
+            tree,
+        })
+    }
+}
+
+impl Source {
+    /// The declarations' commit, in words.
+    pub(super) fn words(&self) -> String {
+        format!("{} ({})", self.reference, self.revision.short())
+    }
+
+    /// What the trust domain's owners declare.
+    pub(super) fn declaration(
+        &self,
+        trust_domain: &TrustDomain,
+    ) -> anyhow::Result<&TrustDomainSpec> {
+        if let Some(declaration) = self.declarations.trust_domains.get(trust_domain) {
+            return Ok(declaration);
+        }
+        let path = trust_domain_path(trust_domain);
+        let own: Vec<_> = self
+            .diagnostics
+            .iter()
+            .filter(|one| one.path == path)
+            .cloned()
+            .collect();
+        if own.is_empty() {
+            bail!(
+                "`{}` declares no trust domain `{trust_domain}`",
+                self.reference
+            );
+        }
+        output::diagnostics(&own, &self.tree);
+        bail!("the declaration of `{trust_domain}` can't be used");
+    }
+
+    /// The published files: on the trust domain's own branch, or else beside its declaration.
+    pub(super) fn find(&self, trust_domain: &TrustDomain) -> anyhow::Result<Found> {
+        let branch = publication_branch(trust_domain);
+        for place in ["heads", "remotes/origin"] {
+            let reference = format!("refs/{place}/{branch}");
+            match self.repository.resolve(&reference) {
+                Ok(revision) => {
+                    return Ok(Found {
+                        place: format!("{reference} ({})", revision.short()),
+                        files: self.repository.files(&revision, &RepoPath::ROOT)?,
+                    });
+                }
+                Err(git::Error::Unknown { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let directory = trust_domain_directory(trust_domain);
+        Ok(Found {
+            place: format!("{directory} in {}", self.words()),
+            files: desired::publication_on_main(&self.tree, trust_domain),
+        })
+    }
+}
