@@ -4,16 +4,19 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use jiff::Timestamp;
 
 use super::super::output;
 use crate::{
     git::{self, LocalRepository},
     model::{
+        attestation::{self, Publication, Rejection},
         declaration::TrustDomainSpec,
         declarations::Declarations,
         diagnostic::Diagnostic,
         repository::{
-            RepoPath, Revision, Tree, publication_branch, trust_domain_directory, trust_domain_path,
+            RepoPath, Revision, Tree, publication_branch, trust_domain_directory,
+            trust_domain_path, trust_domains_directory,
         },
         trust_domain::TrustDomain,
     },
@@ -47,6 +50,8 @@ pub(super) struct Found {
     /// The place, in words.
     pub(super) place: String,
     pub(super) files: BTreeMap<String, Vec<u8>>,
+    /// The commit, if it stands on a branch of its own.
+    pub(super) revision: Option<Revision>,
 }
 
 impl Place {
@@ -100,24 +105,86 @@ impl Source {
 
     /// The published files: on the trust domain's own branch, or else beside its declaration.
     pub(super) fn find(&self, trust_domain: &TrustDomain) -> anyhow::Result<Found> {
+        let branch = self.branches(trust_domain)?.into_iter().next();
+        Ok(branch.unwrap_or_else(|| self.beside(trust_domain)))
+    }
+
+    /// Everything that is published for the trust domain, wherever it stands.
+    pub(super) fn find_all(&self, trust_domain: &TrustDomain) -> anyhow::Result<Vec<Found>> {
+        let mut found = self.branches(trust_domain)?;
+        found.push(self.beside(trust_domain));
+        found.retain(|found| !found.files.is_empty());
+        Ok(found)
+    }
+
+    /// The bundle that the trust domain publishes, verified; or why there is none.
+    pub(super) fn publication(
+        &self,
+        trust_domain: &TrustDomain,
+        now: Timestamp,
+    ) -> anyhow::Result<Result<Publication, Rejection>> {
+        let declaration = self.declaration(trust_domain)?;
+        let found = self.find(trust_domain)?;
+        Ok(attestation::verify(
+            trust_domain,
+            declaration,
+            &found.files,
+            now,
+        ))
+    }
+
+    /// The declared trust domains: the named ones, or all. What can't be used is told; the flag says
+    /// that something can't.
+    pub(super) fn named(
+        &self,
+        names: &[TrustDomain],
+    ) -> anyhow::Result<(BTreeMap<TrustDomain, &TrustDomainSpec>, bool)> {
+        if names.is_empty() {
+            let directory = trust_domains_directory();
+            let broken = |one: &&Diagnostic| {
+                one.is_error()
+                    && one.path.is_within(&directory)
+                    && one.path.file_name() == "trust-domain.yaml"
+            };
+            let broken: Vec<_> = self.diagnostics.iter().filter(broken).cloned().collect();
+            output::diagnostics(&broken, &self.tree);
+            let all = self.declarations.trust_domains.iter();
+            let all = all.map(|(name, spec)| (name.clone(), spec)).collect();
+            return Ok((all, !broken.is_empty()));
+        }
+        let mut named = BTreeMap::new();
+        for name in names {
+            named.insert(name.clone(), self.declaration(name)?);
+        }
+        Ok((named, false))
+    }
+
+    /// The trust domain's own branch: the local one, and that of `origin`.
+    fn branches(&self, trust_domain: &TrustDomain) -> anyhow::Result<Vec<Found>> {
         let branch = publication_branch(trust_domain);
+        let mut found = Vec::new();
         for place in ["heads", "remotes/origin"] {
             let reference = format!("refs/{place}/{branch}");
             match self.repository.resolve(&reference) {
-                Ok(revision) => {
-                    return Ok(Found {
-                        place: format!("{reference} ({})", revision.short()),
-                        files: self.repository.files(&revision, &RepoPath::ROOT)?,
-                    });
-                }
+                Ok(revision) => found.push(Found {
+                    place: format!("{reference} ({})", revision.short()),
+                    files: self.repository.files(&revision, &RepoPath::ROOT)?,
+                    revision: Some(revision),
+                }),
                 Err(git::Error::Unknown { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok(found)
+    }
+
+    /// The trust domain's directory on the reviewed branch.
+    fn beside(&self, trust_domain: &TrustDomain) -> Found {
         let directory = trust_domain_directory(trust_domain);
-        Ok(Found {
+        Found {
             place: format!("{directory} in {}", self.words()),
             files: desired::publication_on_main(&self.tree, trust_domain),
-        })
+            revision: None,
+        }
     }
 }
