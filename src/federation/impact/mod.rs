@@ -3,21 +3,19 @@
 //! Whatever decides which bundles are believed comes first: signers, endpoints, epochs; then who
 //! trusts whom; then which clusters that concerns.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+mod registrations;
+mod words;
+
+use std::collections::BTreeSet;
 
 use serde::{Serialize, Serializer};
 
-use super::{
-    consent::{Consent, Move, consent},
-    resolve::Resolved,
-};
+pub use self::registrations::{Registrations, registrations};
+
+use super::consent::{Consent, Move, consent};
 use crate::model::{
     declaration::{BundleEndpoint, Signer, TrustDomainSpec},
     declarations::Declarations,
-    manifest::ObjectRef,
     repository::RepoPath,
     topology::Edge,
     trust_domain::{ClusterName, TrustDomain},
@@ -316,279 +314,14 @@ fn difference<T: Clone + PartialEq>(old: &[T], new: &[T]) -> (Vec<T>, Vec<T>) {
     (only(new, old), only(old, new))
 }
 
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Declared {
-                trust_domain,
-                clusters,
-                signers,
-                endpoint,
-            } => write!(
-                f,
-                "{trust_domain} is new: {}; bundles signed by {}; bundle endpoint {endpoint}",
-                list(clusters),
-                list(signers),
-            ),
-            Self::Undeclared { trust_domain } => write!(f, "{trust_domain} is no longer declared"),
-            Self::Signers {
-                trust_domain,
-                added,
-                removed,
-                importers,
-            } => {
-                write!(f, "{trust_domain}: its bundles may ")?;
-                signed_by(f, added, removed)?;
-                believed_by(f, importers)
-            }
-            Self::Endpoint {
-                trust_domain,
-                before,
-                after,
-                importers,
-            } => {
-                write!(
-                    f,
-                    "{trust_domain}: its bundle endpoint was {before}, and will be {after}"
-                )?;
-                believed_by(f, importers)
-            }
-            Self::Epoch {
-                trust_domain,
-                before,
-                after,
-                importers,
-            } => {
-                let (goes, why) = if before < after {
-                    ("goes", "its serials start again")
-                } else {
-                    ("goes back", "peers that saw the later one accept nothing")
-                };
-                write!(
-                    f,
-                    "{trust_domain}: its epoch {goes} from {before} to {after}: {why}"
-                )?;
-                believed_by(f, importers)
-            }
-            Self::Edge {
-                importer,
-                exporter,
-                clusters,
-                before,
-                after,
-            } => {
-                let workloads = match clusters.as_slice() {
-                    [] => "its workloads".to_owned(),
-                    clusters => list(clusters),
-                };
-                write!(f, "{importer}: {workloads} will ")?;
-                edge(f, exporter, before, after)
-            }
-            Self::Publisher {
-                trust_domain,
-                before,
-                after,
-            } => {
-                let name = |cluster: &Option<ClusterName>| {
-                    cluster
-                        .as_ref()
-                        .map_or("no cluster".to_owned(), ToString::to_string)
-                };
-                let (before, after) = (name(before), name(after));
-                write!(
-                    f,
-                    "{trust_domain}: {after} will publish its bundle, instead of {before}"
-                )
-            }
-            Self::Clusters {
-                trust_domain,
-                joined,
-                left,
-                peers,
-            } => {
-                write!(f, "{trust_domain}: ")?;
-                membership_of(f, joined, left, peers)
-            }
-        }
-    }
-}
-
-/// Whose signatures count, after "may".
-fn signed_by(f: &mut fmt::Formatter<'_>, added: &[String], removed: &[String]) -> fmt::Result {
-    match (added, removed) {
-        (added, []) => write!(f, "also be signed by {}", list(added)),
-        ([], removed) => write!(f, "no longer be signed by {}", list(removed)),
-        (added, removed) => {
-            let (added, removed) = (list(added), list(removed));
-            write!(f, "be signed by {added}, and no longer by {removed}")
-        }
-    }
-}
-
-/// Which clusters are new, and which are gone.
-fn membership_of(
-    f: &mut fmt::Formatter<'_>,
-    joined: &[ClusterName],
-    left: &[ClusterName],
-    peers: &BTreeSet<TrustDomain>,
-) -> fmt::Result {
-    let mut parts = Vec::new();
-    if !joined.is_empty() {
-        let mut part = format!("new in it: {}", list(joined));
-        if !peers.is_empty() {
-            part.push_str(", which will trust ");
-            part.push_str(&list(peers));
-        }
-        parts.push(part);
-    }
-    if !left.is_empty() {
-        let what = "nothing more is applied there, and nothing deleted";
-        parts.push(format!("no longer in it: {}; {what}", list(left)));
-    }
-    f.write_str(&parts.join("; "))
-}
-
-/// What will be of an edge, after "will".
-fn edge(
-    f: &mut fmt::Formatter<'_>,
-    exporter: &TrustDomain,
-    before: &State,
-    after: &State,
-) -> fmt::Result {
-    let not_any_more = "the topology does not ask for it any more";
-    match (before, after) {
-        (_, State::Active) => write!(f, "trust {exporter}"),
-        (State::Active, State::Absent) => {
-            write!(f, "no longer trust {exporter}: {not_any_more}")
-        }
-        (_, State::Absent) => write!(f, "not come to trust {exporter}: {not_any_more}"),
-        (State::Active, State::Waiting { moves }) => write!(
-            f,
-            "no longer trust {exporter}: a consent is withdrawn; to agree again, {}",
-            sequence(moves, ", and ")
-        ),
-        (_, State::Waiting { moves }) => {
-            write!(f, "not trust {exporter} yet: {}", sequence(moves, ", and "))
-        }
-        (State::Active, State::Unknown { path }) => {
-            write!(
-                f,
-                "go on trusting {exporter} as before: {path} can't be used"
-            )
-        }
-        (_, State::Unknown { path }) => {
-            write!(f, "not trust {exporter} yet: {path} can't be used")
-        }
-    }
-}
-
-fn believed_by(f: &mut fmt::Formatter<'_>, importers: &BTreeSet<TrustDomain>) -> fmt::Result {
-    if importers.is_empty() {
-        f.write_str(" (nobody trusts it yet)")
-    } else {
-        write!(f, " (trusted by {})", list(importers))
-    }
-}
-
-fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
-    sequence(items, ", ")
-}
-
-fn sequence<T: fmt::Display>(items: impl IntoIterator<Item = T>, separator: &str) -> String {
-    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
-    items.join(separator)
-}
-
-/// What becomes of a peer in the registrations of one cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Registrations {
-    /// Registrations that will name the peer, and did not.
-    pub gain: Vec<ObjectRef>,
-    /// Registrations that named the peer, and will not.
-    pub lose: Vec<ObjectRef>,
-    /// Registrations that ask for the peer, and do not get it yet; told only if they did not wait
-    /// before.
-    pub wait: Vec<ObjectRef>,
-}
-
-impl Registrations {
-    /// Whether nothing changes.
-    pub fn is_empty(&self) -> bool {
-        self.gain.is_empty() && self.lose.is_empty() && self.wait.is_empty()
-    }
-
-    /// Adds those of another cluster.
-    pub fn extend(&mut self, other: Self) {
-        self.gain.extend(other.gain);
-        self.lose.extend(other.lose);
-        self.wait.extend(other.wait);
-    }
-
-    /// `3 ClusterSPIFFEIDs gain b.test`, each kind on its own.
-    pub fn sentences(&self, peer: &str) -> Vec<String> {
-        let verbs = [
-            (&self.gain, "gains", "gain", ""),
-            (&self.lose, "loses", "lose", ""),
-            (&self.wait, "waits", "wait", "for "),
-        ];
-        let mut sentences = Vec::new();
-        for (references, one, many, preposition) in verbs {
-            let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
-            for reference in references {
-                *kinds.entry(&reference.gvk.kind).or_default() += 1;
-            }
-            sentences.extend(kinds.into_iter().map(|(kind, count)| match count {
-                1 => format!("1 {kind} {one} {preposition}{peer}"),
-                count => {
-                    let kind = kind
-                        .strip_suffix("Entry")
-                        .map_or_else(|| format!("{kind}s"), |stem| format!("{stem}Entries"));
-                    format!("{count} {kind} {many} {preposition}{peer}")
-                }
-            }));
-        }
-        sentences
-    }
-}
-
-/// Compares a cluster's resolved registrations; only peers for which something changes.
-pub fn registrations(before: &Resolved, after: &Resolved) -> BTreeMap<TrustDomain, Registrations> {
-    type Named = BTreeMap<TrustDomain, Vec<ObjectRef>>;
-    let only = |these: &Named, those: &Named, peer: &TrustDomain| -> Vec<ObjectRef> {
-        let others: BTreeSet<_> = those
-            .get(peer)
-            .into_iter()
-            .flatten()
-            .map(ObjectRef::key)
-            .collect();
-        let these = these.get(peer).into_iter().flatten();
-        these
-            .filter(|reference| !others.contains(&reference.key()))
-            .cloned()
-            .collect()
-    };
-    let all = [&before.named, &after.named, &after.held_back];
-    let peers: BTreeSet<_> = all.into_iter().flat_map(BTreeMap::keys).collect();
-    peers
-        .into_iter()
-        .map(|peer| {
-            let registrations = Registrations {
-                gain: only(&after.named, &before.named, peer),
-                lose: only(&before.named, &after.named, peer),
-                wait: only(&after.held_back, &before.held_back, peer),
-            };
-            (peer.clone(), registrations)
-        })
-        .filter(|(_, registrations)| !registrations.is_empty())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::{declaration::Consent as Lists, manifest::Gvk};
+    use crate::model::declaration::Consent as Lists;
 
     const KEY: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA4qpBnwTjqK3UPDXP2c7Zzj+c9jQOTFZjLwOaQfbOZr";
@@ -776,40 +509,5 @@ mod tests {
                 "after": {"state": "waiting", "moves": [waiting]},
             })]
         );
-    }
-
-    #[test]
-    fn registrations_gain_and_lose_peers() {
-        let reference = |kind: &str, name: &str| ObjectRef {
-            gvk: Gvk::new("spire.spiffe.io/v1alpha1", kind),
-            namespace: None,
-            name: name.to_owned(),
-        };
-        let resolved = |names: &[(&str, &str)]| Resolved {
-            named: BTreeMap::from([(
-                name("a.test"),
-                names
-                    .iter()
-                    .map(|(kind, name)| reference(kind, name))
-                    .collect(),
-            )]),
-            ..Resolved::default()
-        };
-        let before = resolved(&[("ClusterSPIFFEID", "x")]);
-        let after = resolved(&[
-            ("ClusterSPIFFEID", "y"),
-            ("ClusterSPIFFEID", "z"),
-            ("ClusterStaticEntry", "x"),
-        ]);
-        let found = registrations(&before, &after);
-        assert_eq!(
-            found[&name("a.test")].sentences("it"),
-            [
-                "2 ClusterSPIFFEIDs gain it",
-                "1 ClusterStaticEntry gains it",
-                "1 ClusterSPIFFEID loses it"
-            ]
-        );
-        assert!(registrations(&after, &after).is_empty());
     }
 }
