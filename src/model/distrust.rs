@@ -61,7 +61,7 @@ impl DistrustSpec {
 }
 
 /// How a file leaves a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyStanding {
     /// The file does not name it.
     Unmentioned,

@@ -17,7 +17,7 @@ use super::{
     source::{Place, Source},
 };
 use crate::{
-    federation::consent::{self, consent},
+    federation::distrust,
     git::worktree,
     model::{
         attestation::{Publication, Rejection},
@@ -259,7 +259,7 @@ impl Revoke {
             keys: &keys,
             changed: &fresh,
             bundle,
-            clusters: believers(&source, by, trust_domain),
+            clusters: distrust::concerned(&source.declarations, by, trust_domain),
             left: bundle.map(|bundle| left(bundle, &source, by, trust_domain, &spec)),
         };
         match request.output {
@@ -368,7 +368,7 @@ impl Unrevoke {
             keys: &revoked,
             changed: &revoked,
             bundle,
-            clusters: believers(&source, by, trust_domain),
+            clusters: distrust::concerned(&source.declarations, by, trust_domain),
             left: bundle.map(|bundle| left(bundle, &source, by, trust_domain, &spec)),
         };
         match request.output {
@@ -378,29 +378,6 @@ impl Unrevoke {
         request.next(&file);
         Ok(Answer::Yes)
     }
-}
-
-/// Whose workloads an entry in `by`'s file concerns: those that trust the key's trust domain.
-fn believers(
-    source: &Source,
-    by: &TrustDomain,
-    trust_domain: &TrustDomain,
-) -> BTreeMap<TrustDomain, Vec<ClusterName>> {
-    let declarations = &source.declarations;
-    let mut believers = BTreeMap::new();
-    for edge in declarations.topology.edges() {
-        let concerned = by == trust_domain || *by == edge.importer;
-        if edge.exporter == *trust_domain
-            && concerned
-            && consent(&edge, declarations) == consent::Consent::Given
-        {
-            let spec = declarations.trust_domains.get(&edge.importer);
-            let clusters = spec.into_iter().flat_map(|spec| &spec.clusters);
-            let clusters = clusters.map(|cluster| cluster.name.clone()).collect();
-            believers.insert(edge.importer, clusters);
-        }
-    }
-    believers
 }
 
 /// How many X.509 authorities are left to those that an entry of `by`'s file concerns.
@@ -414,13 +391,7 @@ fn left(
     let own = (by != trust_domain)
         .then(|| source.declarations.distrust.get(trust_domain))
         .flatten();
-    let revoked = |key: &KeyId| {
-        let specs = own.into_iter().chain([spec]);
-        specs
-            .map(|spec| spec.standing(trust_domain, key))
-            .any(|standing| standing == KeyStanding::Revoked)
-    };
-    bundle.clone().without(revoked).x509_authorities.len()
+    distrust::accepted(bundle, trust_domain, own.into_iter().chain([spec]))
 }
 
 /// An answer that is about to be written.
