@@ -259,7 +259,7 @@ fn diff_tells_what_a_change_does_to_trust_first() {
     insta::assert_snapshot!(turned.stdout, @r"
     Trust:
       a.test: cluster-1 will trust b.test; 1 ClusterSPIFFEID gains it
-      b.test: cluster-2 will no longer trust a.test: the topology does not ask for it any more; 1 ClusterSPIFFEID loses it
+      b.test: cluster-2 will no longer trust a.test (drained first, then its keys are distrusted): the topology does not ask for it any more; 1 ClusterSPIFFEID loses it
 
     Cluster cluster-1:
     --- ClusterSPIFFEID.spire.spiffe.io api

@@ -623,3 +623,211 @@ fn set_of(publication: &Value) -> String {
     json!({"apiVersion": API_VERSION, "kind": "BundleSet", "publications": [publication]})
         .to_string()
 }
+
+/// A `distrust.yaml`; an entry is a trust domain, the first digit of a digest, and a time.
+fn distrust(owner: &str, revoked: &[(&str, &str, &str)], lifted: &[(&str, &str, &str)]) -> String {
+    let list = |entries: &[(&str, &str, &str)]| -> Value {
+        let entry = |(trust_domain, digit, time): &(&str, &str, &str)| {
+            json!({
+                "trustDomain": trust_domain, "key": {"x509": digit.repeat(64)},
+                "reason": "r", "time": time,
+            })
+        };
+        entries.iter().map(entry).collect()
+    };
+    // JSON is YAML.
+    let document = json!({
+        "apiVersion": API_VERSION, "kind": "Distrust", "metadata": {"name": owner},
+        "spec": {"revoked": list(revoked), "unrevoked": list(lifted)},
+    });
+    format!("{document:#}")
+}
+
+#[test]
+fn check_finds_entries_that_change_nothing() {
+    let repository = Repository::new();
+    let past = "2026-01-01T00:00:00Z";
+    let check = |owner: &str, content: &str| {
+        repository.write(&format!("trust-domains/{owner}/distrust.yaml"), content);
+        let run = repository.run(&["check", "--output=json"]);
+        repository.write(
+            &format!("trust-domains/{owner}/distrust.yaml"),
+            &distrust(owner, &[], &[]),
+        );
+        let answer = run.json();
+        let diagnostics = answer["diagnostics"].as_array().unwrap();
+        assert!(
+            diagnostics.iter().all(|one| one["line"].as_u64() > Some(6)),
+            "{answer}"
+        );
+        let words = |one: &Value| {
+            let text = |name: &str| one[name].as_str().unwrap_or_default().to_owned();
+            let (help, message) = (text("help"), text("message"));
+            format!("{}[{}]: {message} ({help})", text("severity"), text("code"))
+        };
+        (
+            run.code,
+            diagnostics.iter().map(words).collect::<Vec<_>>().join("\n"),
+        )
+    };
+    let (code, words) = check("b.test", &distrust("b.test", &[("a.test", "a", past)], &[]));
+    assert_eq!((code, words.as_str()), (0, ""));
+    let (code, words) = check("b.test", &distrust("b.test", &[("a.tset", "a", past)], &[]));
+    assert_eq!(code, 0);
+    assert_eq!(
+        words,
+        "warning[unknown-trust-domain]: an entry about `a.tset`, which no declaration stands for \
+         (did you mean `a.test`?)"
+    );
+    let (code, words) = check("a.test", &distrust("a.test", &[("b.test", "a", past)], &[]));
+    assert_eq!(code, 0);
+    assert_eq!(
+        words,
+        "warning[without-effect]: `a.test` does not import `b.test`, so that this entry changes \
+         nothing yet (an entry about a peer counts only for the own workloads)"
+    );
+    let future = distrust("b.test", &[("b.test", "a", "2999-01-01T00:00:00Z")], &[]);
+    let (code, words) = check("b.test", &future);
+    assert_eq!(code, 1);
+    assert!(
+        words.starts_with("error[invalid-value]: the time `2999-01-01T00:00:00Z` lies"),
+        "{words}"
+    );
+    for revoked in [
+        &[][..],
+        &[("b.test", "a", past)],
+        &[("b.test", "b", "2025-01-01T00:00:00Z")],
+    ] {
+        let content = distrust("b.test", revoked, &[("b.test", "a", past)]);
+        let (code, words) = check("b.test", &content);
+        assert_eq!(code, 0);
+        assert!(
+            words.starts_with("warning[without-effect]: nothing here revokes the X.509 key aaaa"),
+            "{words}"
+        );
+    }
+    let earlier = [("b.test", "a", "2025-01-01T00:00:00Z")];
+    let content = distrust("b.test", &earlier, &[("b.test", "a", past)]);
+    assert_eq!(check("b.test", &content), (0, String::new()));
+}
+
+#[test]
+fn the_schema_of_distrust_knows_what_revoke_writes() {
+    let repository = Repository::signed();
+    let schema = repository.run(&["schema", "distrust"]).expect(0).json();
+    let entry = &schema["definitions"]["Revocation"];
+    assert_eq!(entry["additionalProperties"], false);
+    let required = entry["required"].as_array().unwrap();
+    assert_eq!(required, &["trustDomain", "key", "reason", "time"]);
+    let lists = &schema["definitions"]["DistrustSpec"]["properties"];
+    assert!(
+        lists["revoked"].is_object() && lists["unrevoked"].is_object(),
+        "{schema}"
+    );
+
+    // The new file takes over the schema's line of the declaration beside it.
+    let declaration = repository.read(super::DECLARATION);
+    let line = "# yaml-language-server: $schema=../../schemas/trust-domain.json";
+    repository.write(super::DECLARATION, &format!("{line}\n{declaration}"));
+    let digest = "ab".repeat(32);
+    repository
+        .run(&[
+            "bundle",
+            "revoke",
+            "a.test",
+            "--x509",
+            &digest,
+            "--reason=r",
+        ])
+        .expect(0);
+    let written = repository.read(FILE);
+    let expected =
+        "# yaml-language-server: $schema=../../schemas/distrust.json\n# Keys that a.test";
+    assert!(written.starts_with(expected), "{written}");
+}
+
+#[test]
+fn diff_tells_which_keys_are_taken_back_first() {
+    let repository = Repository::signed();
+    let bundle = fresh_bundle();
+    repository.publish("a.test", &publication("a.test", DECLARED, 1, &bundle));
+    repository
+        .run(&["bundle", "revoke", "a.test", "--all", "--reason=r"])
+        .expect(0);
+    let short = bundle.x509_authorities[0].key.short();
+    let told = repository.run(&["diff", "--base=HEAD"]).expect(1);
+    assert_eq!(
+        told.stdout.replace(short, "KEY"),
+        "Trust:\n  a.test revokes X.509 key KEY: the workloads of cluster-2 (b.test) refuse what it \
+         signed at once; SVIDs signed by it may live until 2090-01-01T00:00:00Z; no X.509 authority \
+         of a.test is left: everything of a.test is distrusted at once\n\n1 change of trust; no \
+         object changes\n"
+    );
+    let answer = repository
+        .run(&["diff", "--base=HEAD", "-o=json"])
+        .expect(1)
+        .json();
+    let change = &answer["trust"][0]["change"];
+    assert_eq!(
+        (&change["kind"], &change["everything"], &change["liveUntil"]),
+        (
+            &"revoked".into(),
+            &true.into(),
+            &"2090-01-01T00:00:00Z".into()
+        )
+    );
+    repository.commit();
+    fs::remove_file(repository.0.path().join(FILE)).unwrap();
+    let removed = repository.run(&["diff", "--base=HEAD"]).expect(1);
+    assert!(
+        removed
+            .stdout
+            .contains("that lifts nothing: clusters remember it"),
+        "{}",
+        removed.stdout
+    );
+}
+
+#[test]
+fn diff_tells_of_a_key_that_leaves_a_published_bundle_early() {
+    let repository = Repository::signed();
+    let publish = |serial: u64| {
+        for (name, content) in publication("a.test", DECLARED, serial, &fresh_bundle()) {
+            let content = String::from_utf8(content).unwrap();
+            repository.write(&format!("trust-domains/a.test/{name}"), &content);
+        }
+    };
+    publish(1);
+    repository.commit();
+    publish(2);
+    let told = repository.run(&["diff", "--base=HEAD"]).expect(1);
+    assert!(
+        told.stdout
+            .contains("SVIDs signed by it may live until 2090-01-01T00:00:00Z, and the workloads"),
+        "{}",
+        told.stdout
+    );
+}
+
+#[test]
+fn diff_tells_who_loses_by_a_declaration_that_is_removed() {
+    let repository = Repository::new();
+    repository.replace(
+        "topology.yaml",
+        "    - from: b.test\n      to: a.test\n",
+        "",
+    );
+    repository.replace("topology.yaml", "  edges:\n", "  edges: []\n");
+    fs::remove_file(repository.0.path().join(super::DECLARATION)).unwrap();
+    repository.replace("trust-domains/b.test/trust-domain.yaml", "[a.test]", "[]");
+    let told = repository.run(&["diff", "--base=HEAD"]).expect(1);
+    let expected = "a.test is no longer declared: nothing more is applied in cluster-1, and nothing \
+                    deleted; b.test loses federation with it\n  b.test: cluster-2 will no longer \
+                    trust a.test (drained first, then its keys are distrusted): the topology";
+    assert!(
+        told.stdout.contains(expected),
+        "{}{}",
+        told.stdout,
+        told.stderr
+    );
+}

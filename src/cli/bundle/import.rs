@@ -17,8 +17,9 @@ use super::{
         Answer,
         check::now,
         output::{self, Format},
+        repository::Found,
     },
-    source::{Found, Place, Source},
+    source::{Place, Source},
 };
 use crate::{
     git::{self, Author, Draft},

@@ -6,17 +6,19 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use jiff::Timestamp;
 
-use super::super::output;
+use super::super::{
+    output,
+    repository::{self, Found},
+};
 use crate::{
-    git::{self, LocalRepository},
+    git::LocalRepository,
     model::{
         attestation::{self, Publication, Rejection},
         declaration::TrustDomainSpec,
         declarations::Declarations,
         diagnostic::Diagnostic,
         repository::{
-            RepoPath, Revision, Tree, publication_branch, trust_domain_directory,
-            trust_domain_path, trust_domains_directory,
+            Revision, Tree, trust_domain_directory, trust_domain_path, trust_domains_directory,
         },
         trust_domain::TrustDomain,
     },
@@ -43,15 +45,6 @@ pub(super) struct Source {
     reference: String,
     revision: Revision,
     tree: Tree,
-}
-
-/// What stands in the repository for a trust domain.
-pub(super) struct Found {
-    /// The place, in words.
-    pub(super) place: String,
-    pub(super) files: BTreeMap<String, Vec<u8>>,
-    /// The commit, if it stands on a branch of its own.
-    pub(super) revision: Option<Revision>,
 }
 
 impl Place {
@@ -105,13 +98,15 @@ impl Source {
 
     /// The published files: on the trust domain's own branch, or else beside its declaration.
     pub(super) fn find(&self, trust_domain: &TrustDomain) -> anyhow::Result<Found> {
-        let branch = self.branches(trust_domain)?.into_iter().next();
+        let branch = repository::branches(&self.repository, trust_domain)?
+            .into_iter()
+            .next();
         Ok(branch.unwrap_or_else(|| self.beside(trust_domain)))
     }
 
     /// Everything that is published for the trust domain, wherever it stands.
     pub(super) fn find_all(&self, trust_domain: &TrustDomain) -> anyhow::Result<Vec<Found>> {
-        let mut found = self.branches(trust_domain)?;
+        let mut found = repository::branches(&self.repository, trust_domain)?;
         found.push(self.beside(trust_domain));
         found.retain(|found| !found.files.is_empty());
         Ok(found)
@@ -157,25 +152,6 @@ impl Source {
             named.insert(name.clone(), self.declaration(name)?);
         }
         Ok((named, false))
-    }
-
-    /// The trust domain's own branch: the local one, and that of `origin`.
-    fn branches(&self, trust_domain: &TrustDomain) -> anyhow::Result<Vec<Found>> {
-        let branch = publication_branch(trust_domain);
-        let mut found = Vec::new();
-        for place in ["heads", "remotes/origin"] {
-            let reference = format!("refs/{place}/{branch}");
-            match self.repository.resolve(&reference) {
-                Ok(revision) => found.push(Found {
-                    place: format!("{reference} ({})", revision.short()),
-                    files: self.repository.files(&revision, &RepoPath::ROOT)?,
-                    revision: Some(revision),
-                }),
-                Err(git::Error::Unknown { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(found)
     }
 
     /// The trust domain's directory on the reviewed branch.

@@ -3,19 +3,25 @@
 //! Whatever decides which bundles are believed comes first: signers, endpoints, epochs; then who
 //! trusts whom; then which clusters that concerns.
 
+mod keys;
 mod registrations;
 mod words;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-pub use self::registrations::{Registrations, registrations};
+pub use self::{
+    keys::{Bundles, talked_about},
+    registrations::{Registrations, registrations},
+};
 
 use super::consent::{Consent, Move, consent};
 use crate::model::{
     declaration::{BundleEndpoint, Signer, TrustDomainSpec},
     declarations::Declarations,
+    distrust::KeyId,
     repository::RepoPath,
     topology::Edge,
     trust_domain::{ClusterName, TrustDomain},
@@ -29,6 +35,53 @@ use crate::model::{
     rename_all_fields = "camelCase"
 )]
 pub enum Change {
+    /// A trust domain takes keys back, its own from everybody, or a peer's for itself.
+    Revoked {
+        /// Whose file says so.
+        by: TrustDomain,
+        /// Whose keys they are.
+        trust_domain: TrustDomain,
+        /// The keys.
+        keys: Vec<KeyId>,
+        /// Whose workloads refuse them.
+        concerned: BTreeMap<TrustDomain, Vec<ClusterName>>,
+        /// Until when something may live that they signed, as far as that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        live_until: Option<Timestamp>,
+        /// No X.509 authority is left.
+        everything: bool,
+    },
+    /// A trust domain accepts keys again that it took back.
+    Unrevoked {
+        /// Whose file says so.
+        by: TrustDomain,
+        /// Whose keys they are.
+        trust_domain: TrustDomain,
+        /// The keys.
+        keys: Vec<KeyId>,
+        /// Whose workloads may believe them again.
+        concerned: BTreeMap<TrustDomain, Vec<ClusterName>>,
+    },
+    /// Entries that revoke keys are gone, which lifts nothing.
+    RevocationRemoved {
+        /// From whose file.
+        by: TrustDomain,
+        /// Whose keys they are.
+        trust_domain: TrustDomain,
+        /// The keys.
+        keys: Vec<KeyId>,
+    },
+    /// A published bundle no longer holds keys that have not ended.
+    KeysVanished {
+        /// Whose bundle.
+        trust_domain: TrustDomain,
+        /// The keys.
+        keys: Vec<KeyId>,
+        /// Who believed them.
+        concerned: BTreeMap<TrustDomain, Vec<ClusterName>>,
+        /// Until when something may live that they signed.
+        live_until: Timestamp,
+    },
     /// A trust domain is declared that was not.
     Declared {
         /// The trust domain.
@@ -44,6 +97,12 @@ pub enum Change {
     Undeclared {
         /// The trust domain.
         trust_domain: TrustDomain,
+        /// Its clusters.
+        clusters: Vec<ClusterName>,
+        /// Who trusted it, and will not.
+        importers: BTreeSet<TrustDomain>,
+        /// Whom its workloads trusted.
+        peers: BTreeSet<TrustDomain>,
     },
     /// Other keys may sign a trust domain's bundles.
     Signers {
@@ -146,8 +205,9 @@ fn as_text<S: Serializer>(path: &RepoPath, serializer: S) -> Result<S::Ok, S::Er
 /// Everything that differs between two readings of the declarations and matters to trust.
 ///
 /// A topology that can't be read says nothing about edges: then none is reported.
-pub fn impact(before: &Declarations, after: &Declarations) -> Vec<Change> {
-    let mut identities = Vec::new();
+pub fn impact(before: &Declarations, after: &Declarations, bundles: &Bundles) -> Vec<Change> {
+    let mut identities = keys::distrusted(before, after, bundles);
+    identities.extend(keys::vanished(after, bundles));
     let mut memberships = Vec::new();
     let names: BTreeSet<_> = before
         .trust_domains
@@ -165,9 +225,7 @@ pub fn impact(before: &Declarations, after: &Declarations) -> Vec<Change> {
                 signers: signers(spec),
                 endpoint: spec.bundle_endpoint.clone(),
             }),
-            (Some(_), None) => identities.push(Change::Undeclared {
-                trust_domain: name.clone(),
-            }),
+            (Some(old), None) => identities.push(undeclared(name, old, before, after)),
             (Some(old), Some(new)) => {
                 identities.extend(identity(name, old, new, after));
                 memberships.extend(membership(name, old, new, after));
@@ -180,6 +238,31 @@ pub fn impact(before: &Declarations, after: &Declarations) -> Vec<Change> {
         .chain(edges(before, after))
         .chain(memberships)
         .collect()
+}
+
+/// A declaration that is gone, and who loses by it.
+fn undeclared(
+    name: &TrustDomain,
+    old: &TrustDomainSpec,
+    before: &Declarations,
+    after: &Declarations,
+) -> Change {
+    let edges = after.topology.edges();
+    let ends = |edge: &Edge| !after.topology_unknown && !edges.contains(edge);
+    let (mut importers, mut peers) = (BTreeSet::new(), BTreeSet::new());
+    for edge in active(before).filter(ends) {
+        if edge.exporter == *name {
+            importers.insert(edge.importer);
+        } else if edge.importer == *name {
+            peers.insert(edge.exporter);
+        }
+    }
+    Change::Undeclared {
+        trust_domain: name.clone(),
+        clusters: clusters(old),
+        importers,
+        peers,
+    }
 }
 
 /// What decides whether a bundle is believed to be the trust domain's.
@@ -258,11 +341,15 @@ fn edges(before: &Declarations, after: &Declarations) -> Vec<Change> {
         return Vec::new();
     }
     let (old, new) = (before.topology.edges(), after.topology.edges());
+    let before_has = |name: &TrustDomain| before.trust_domains.contains_key(name);
     old.union(&new)
         .filter_map(|edge| {
             let (before, state) = (state(edge, &old, before), state(edge, &new, after));
+            // Of an importer that is gone no agent changes anything.
+            let gone =
+                before_has(&edge.importer) && !after.trust_domains.contains_key(&edge.importer);
             let importer = after.trust_domains.get(&edge.importer);
-            (before != state).then(|| Change::Edge {
+            (before != state && !(gone && state == State::Absent)).then(|| Change::Edge {
                 importer: edge.importer.clone(),
                 exporter: edge.exporter.clone(),
                 clusters: importer.map(clusters).unwrap_or_default(),
@@ -361,7 +448,10 @@ mod tests {
         let mut after = before.clone();
         change(&mut after);
         let words = |a: &Declarations, b: &Declarations| -> Vec<String> {
-            impact(a, b).iter().map(ToString::to_string).collect()
+            impact(a, b, &Bundles::default())
+                .iter()
+                .map(ToString::to_string)
+                .collect()
         };
         assert_eq!(words(&before, &after), forth);
         assert_eq!(words(&after, &before), back);
@@ -376,22 +466,25 @@ mod tests {
     fn edges_begin_and_end() {
         check(
             |after| after.topology.edges.clear(),
-            &["b.test: cluster-2 will no longer trust a.test: \
-               the topology does not ask for it any more"],
+            &[
+                "b.test: cluster-2 will no longer trust a.test (drained first, then its keys are \
+               distrusted): the topology does not ask for it any more",
+            ],
             &["b.test: cluster-2 will trust a.test"],
         );
         check(
             |after| own(after, "a.test").consent.export.clear(),
             &[
-                "b.test: cluster-2 will no longer trust a.test: a consent is withdrawn; to agree \
-               again, the owners of `a.test` must add `b.test` to consent.export",
+                "b.test: cluster-2 will no longer trust a.test (drained first, then its keys are \
+               distrusted): a consent is withdrawn; to agree again, the owners of `a.test` must add `b.test` to consent.export",
             ],
             &["b.test: cluster-2 will trust a.test"],
         );
         check(
             |after| drop(after.trust_domains.remove(&name("a.test"))),
             &[
-                "a.test is no longer declared",
+                "a.test is no longer declared: nothing more is applied in cluster-1, and nothing \
+                 deleted",
                 "b.test: cluster-2 will go on trusting a.test as before: \
                  trust-domains/a.test/trust-domain.yaml can't be used",
             ],
@@ -495,7 +588,7 @@ mod tests {
         let before = declarations();
         let mut after = before.clone();
         own(&mut after, "a.test").consent.export.clear();
-        let changes: Vec<Value> = impact(&before, &after)
+        let changes: Vec<Value> = impact(&before, &after, &Bundles::default())
             .iter()
             .map(|change| json!(change))
             .collect();

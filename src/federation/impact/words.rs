@@ -1,9 +1,15 @@
 //! Changes in sentences.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use super::{Change, State};
-use crate::model::trust_domain::{ClusterName, TrustDomain};
+use crate::model::{
+    distrust::KeyId,
+    trust_domain::{ClusterName, TrustDomain},
+};
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -19,7 +25,102 @@ impl fmt::Display for Change {
                 list(clusters),
                 list(signers),
             ),
-            Self::Undeclared { trust_domain } => write!(f, "{trust_domain} is no longer declared"),
+            Self::Undeclared {
+                trust_domain,
+                clusters,
+                importers,
+                peers,
+            } => {
+                write!(
+                    f,
+                    "{trust_domain} is no longer declared: nothing more is applied in {}, and nothing \
+                     deleted",
+                    list(clusters)
+                )?;
+                if !peers.is_empty() {
+                    write!(
+                        f,
+                        ", so that its workloads are left trusting {}",
+                        list(peers)
+                    )?;
+                }
+                match importers.len() {
+                    0 => Ok(()),
+                    1 => write!(f, "; {} loses federation with it", list(importers)),
+                    _ => write!(f, "; {} lose federation with it", list(importers)),
+                }
+            }
+            Self::Revoked {
+                by,
+                trust_domain,
+                keys,
+                concerned,
+                live_until,
+                everything,
+            } => {
+                write!(f, "{by} revokes {}", of(keys, by, trust_domain))?;
+                let it = pronoun(keys);
+                match workloads(concerned) {
+                    Some(who) => write!(f, ": {who} refuse what {it} signed at once")?,
+                    None => write!(f, ": nobody trusts {trust_domain} by it now")?,
+                }
+                if let Some(ends) = live_until {
+                    write!(f, "; SVIDs signed by {it} may live until {ends}")?;
+                }
+                if *everything {
+                    write!(
+                        f,
+                        "; no X.509 authority of {trust_domain} is left: everything of {trust_domain} is \
+                         distrusted at once"
+                    )?;
+                }
+                Ok(())
+            }
+            Self::Unrevoked {
+                by,
+                trust_domain,
+                keys,
+                concerned,
+            } => {
+                write!(f, "{by} accepts {} again", of(keys, by, trust_domain))?;
+                let it = pronoun(keys);
+                match workloads(concerned) {
+                    Some(who) => write!(
+                        f,
+                        ": {who} believe what {it} signed, where a bundle holds {it} and they have not \
+                         revoked {it} themselves"
+                    ),
+                    None => write!(f, ": nobody trusts {trust_domain} by it now"),
+                }
+            }
+            Self::RevocationRemoved {
+                by,
+                trust_domain,
+                keys,
+            } => write!(
+                f,
+                "{by} no longer lists {} as revoked: that lifts nothing: clusters remember it; to lift \
+                 it, write an `unrevoked` entry (trustweave bundle unrevoke)",
+                of(keys, by, trust_domain)
+            ),
+            Self::KeysVanished {
+                trust_domain,
+                keys,
+                concerned,
+                live_until,
+            } => {
+                let it = pronoun(keys);
+                write!(
+                    f,
+                    "{trust_domain} no longer publishes {}: SVIDs signed by {it} may live until \
+                     {live_until}",
+                    list(keys)
+                )?;
+                match workloads(concerned) {
+                    Some(who) => write!(f, ", and {who} refuse them"),
+                    None => Ok(()),
+                }
+            }
             Self::Signers {
                 trust_domain,
                 added,
@@ -102,6 +203,30 @@ impl fmt::Display for Change {
     }
 }
 
+/// Keys, and whose they are unless they are the speaker's own.
+fn of(keys: &[KeyId], by: &TrustDomain, trust_domain: &TrustDomain) -> String {
+    if by == trust_domain {
+        list(keys)
+    } else {
+        format!("{} of {trust_domain}", list(keys))
+    }
+}
+
+fn pronoun<T>(items: &[T]) -> &'static str {
+    match items {
+        [_] => "it",
+        _ => "them",
+    }
+}
+
+/// `the workloads of cluster-1 (a.test)`.
+fn workloads(concerned: &BTreeMap<TrustDomain, Vec<ClusterName>>) -> Option<String> {
+    let each = concerned
+        .iter()
+        .map(|(trust_domain, clusters)| format!("{} ({trust_domain})", list(clusters)));
+    (!concerned.is_empty()).then(|| format!("the workloads of {}", list(each)))
+}
+
 /// Whose signatures count, after "may".
 fn signed_by(f: &mut fmt::Formatter<'_>, added: &[String], removed: &[String]) -> fmt::Result {
     match (added, removed) {
@@ -145,15 +270,16 @@ fn edge(
     after: &State,
 ) -> fmt::Result {
     let not_any_more = "the topology does not ask for it any more";
+    let drained = "drained first, then its keys are distrusted";
     match (before, after) {
         (_, State::Active) => write!(f, "trust {exporter}"),
         (State::Active, State::Absent) => {
-            write!(f, "no longer trust {exporter}: {not_any_more}")
+            write!(f, "no longer trust {exporter} ({drained}): {not_any_more}")
         }
         (_, State::Absent) => write!(f, "not come to trust {exporter}: {not_any_more}"),
         (State::Active, State::Waiting { moves }) => write!(
             f,
-            "no longer trust {exporter}: a consent is withdrawn; to agree again, {}",
+            "no longer trust {exporter} ({drained}): a consent is withdrawn; to agree again, {}",
             sequence(moves, ", and ")
         ),
         (_, State::Waiting { moves }) => {
