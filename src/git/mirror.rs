@@ -169,7 +169,7 @@ impl Repository for Mirror {
 
 /// A repository on this machine that is only read.
 pub struct LocalRepository {
-    repository: git2::Repository,
+    pub(super) repository: git2::Repository,
     /// Where in the repository the opened directory is.
     directory: RepoPath,
 }

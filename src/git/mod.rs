@@ -15,6 +15,7 @@ use crate::model::{
 };
 
 mod auth;
+mod local;
 mod mirror;
 mod objects;
 mod publish;
@@ -211,6 +212,9 @@ pub enum Error {
         /// How often it was tried.
         attempts: u32,
     },
+    /// The branch is checked out: a commit from elsewhere would leave its files behind.
+    #[error("`{0}` is checked out: switch to another branch first")]
+    CheckedOut(String),
     /// A transport that is not supported, or not safe.
     #[error("{0}")]
     Url(String),
@@ -264,6 +268,7 @@ impl Error {
             | Self::TooLarge { .. }
             | Self::Commit(_)
             | Self::Refused { .. }
+            | Self::CheckedOut(_)
             | Self::Url(_)
             | Self::Key(_) => false,
         }

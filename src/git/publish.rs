@@ -4,8 +4,8 @@ use std::{cell::RefCell, time::Duration};
 
 use git2::{FileMode, Oid, PushOptions, Repository, Signature, Time, build::TreeUpdateBuilder};
 
-use super::{Draft, Error, Publish, Tip, mirror::Store, objects};
-use crate::model::repository::Revision;
+use super::{Author, Draft, Error, Publish, Tip, mirror::Store, objects};
+use crate::model::repository::{RepoPath, Revision};
 
 /// The namespace of signatures over git's objects.
 const NAMESPACE: &str = "git";
@@ -120,14 +120,26 @@ fn commit(
     base: Option<Oid>,
     draft: &Draft,
 ) -> Result<Oid, Error> {
-    let base = base
-        .map(|base| repository.find_commit(base))
-        .transpose()
-        .map_err(Error::Commit)?;
-    let content = || {
+    let content = content(repository, &request.directory, &request.author, base, draft)?;
+    let signature = request.key.sign(NAMESPACE, content.as_bytes())?;
+    repository
+        .commit_signed(&content, &signature, None)
+        .map_err(Error::Commit)
+}
+
+/// The commit object's text: the draft's files in a directory, on top of a commit.
+pub(super) fn content(
+    repository: &Repository,
+    directory: &RepoPath,
+    author: &Author,
+    base: Option<Oid>,
+    draft: &Draft,
+) -> Result<String, Error> {
+    let compose = || {
+        let base = base.map(|base| repository.find_commit(base)).transpose()?;
         let mut update = TreeUpdateBuilder::new();
         for (name, bytes) in &draft.files {
-            let path = match request.directory.as_str() {
+            let path = match directory.as_str() {
                 "" => name.clone(),
                 directory => format!("{directory}/{name}"),
             };
@@ -138,7 +150,6 @@ fn commit(
             None => repository.find_tree(repository.treebuilder(None)?.write()?)?,
         };
         let tree = repository.find_tree(update.create_updated(repository, &baseline)?)?;
-        let author = &request.author;
         let who = Signature::new(&author.name, &author.email, &Time::new(author.seconds, 0))?;
         let parents: Vec<_> = base.iter().collect();
         let buffer =
@@ -146,9 +157,5 @@ fn commit(
         String::from_utf8(buffer.to_vec())
             .map_err(|_| git2::Error::from_str("the commit is not UTF-8 text"))
     };
-    let content = content().map_err(Error::Commit)?;
-    let signature = request.key.sign(NAMESPACE, content.as_bytes())?;
-    repository
-        .commit_signed(&content, &signature, None)
-        .map_err(Error::Commit)
+    compose().map_err(Error::Commit)
 }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::{
     federation::{
         consent::{Consent, consent},
+        distrust,
         resolve::{Peers, Resolved, Standing, resolve},
     },
     model::{
@@ -100,6 +101,7 @@ pub fn check(tree: &Tree, now: Timestamp) -> (Declarations, Vec<Diagnostic>) {
             );
         }
     }
+    diagnostics.extend(distrust::check(tree, &declarations, now));
     for (trust_domain, declaration) in &declarations.trust_domains {
         let directory = trust_domain_directory(trust_domain);
         let files = publication_on_main(tree, trust_domain);

@@ -1,0 +1,304 @@
+//! Keys that are taken back, accepted again, or gone from a bundle.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::Change;
+use crate::{
+    federation::distrust,
+    model::{
+        bundle::Bundle,
+        declarations::Declarations,
+        distrust::{DistrustSpec, KeyId, KeyStanding},
+        trust_domain::TrustDomain,
+    },
+};
+
+/// The verified bundles that are at hand, to tell how long keys may matter. One that is missing
+/// leaves sentences shorter, and changes none.
+#[derive(Clone, Debug, Default)]
+pub struct Bundles {
+    /// Before the change.
+    pub before: BTreeMap<TrustDomain, Bundle>,
+    /// After it.
+    pub after: BTreeMap<TrustDomain, Bundle>,
+    /// When it is asked: a key that has ended by then matters no more.
+    pub now: Timestamp,
+}
+
+impl Bundles {
+    /// Until when an SVID may live that one of these keys signed.
+    fn live_until<'k>(
+        &self,
+        trust_domain: &TrustDomain,
+        keys: impl IntoIterator<Item = &'k KeyId>,
+    ) -> Option<Timestamp> {
+        let keys: BTreeSet<_> = keys.into_iter().collect();
+        let bundles = [self.before.get(trust_domain), self.after.get(trust_domain)];
+        let authorities = bundles
+            .into_iter()
+            .flatten()
+            .flat_map(|it| &it.x509_authorities);
+        authorities
+            .filter(|authority| keys.contains(&authority.id()))
+            .map(|authority| authority.not_after)
+            .filter(|ends| *ends > self.now)
+            .max()
+    }
+}
+
+/// The trust domains whose bundle makes sentences about this change more precise.
+pub fn talked_about(before: &Declarations, after: &Declarations) -> BTreeSet<TrustDomain> {
+    let mut names = BTreeSet::new();
+    for owner in before.distrust.keys().chain(after.distrust.keys()) {
+        let (old, new) = (before.distrust.get(owner), after.distrust.get(owner));
+        if old != new {
+            let entries = [old, new]
+                .into_iter()
+                .flatten()
+                .flat_map(DistrustSpec::keys);
+            names.extend(entries.map(|(trust_domain, _)| trust_domain.clone()));
+        }
+    }
+    names
+}
+
+/// What every `distrust.yaml` says now and did not say before.
+pub(super) fn distrusted(
+    before: &Declarations,
+    after: &Declarations,
+    bundles: &Bundles,
+) -> Vec<Change> {
+    let nothing = DistrustSpec::default();
+    let owners: BTreeSet<_> = before
+        .distrust
+        .keys()
+        .chain(after.distrust.keys())
+        .collect();
+    let mut changes = Vec::new();
+    for by in owners {
+        if after.distrust_unknown.contains(by) {
+            continue;
+        }
+        let spec = |declarations: &'_ Declarations| declarations.distrust.get(by).cloned();
+        let (old, new) = (spec(before), spec(after));
+        let (old, new) = (
+            old.as_ref().unwrap_or(&nothing),
+            new.as_ref().unwrap_or(&nothing),
+        );
+        let mut keys: BTreeMap<(&TrustDomain, KeyStanding), Vec<KeyId>> = BTreeMap::new();
+        let named: BTreeSet<_> = old.keys().union(&new.keys()).copied().collect();
+        for (trust_domain, key) in named {
+            let (was, is) = (
+                old.standing(trust_domain, key),
+                new.standing(trust_domain, key),
+            );
+            // An entry that lifted something is remembered no less than what it lifted.
+            if was != is && (was, is) != (KeyStanding::Lifted, KeyStanding::Unmentioned) {
+                keys.entry((trust_domain, is))
+                    .or_default()
+                    .push(key.clone());
+            }
+        }
+        for ((trust_domain, is), keys) in keys {
+            let (by, trust_domain) = (by.clone(), trust_domain.clone());
+            let concerned = distrust::concerned(after, &by, &trust_domain);
+            changes.push(match is {
+                KeyStanding::Revoked => Change::Revoked {
+                    live_until: bundles.live_until(&trust_domain, &keys),
+                    everything: everything(after, bundles, &by, &trust_domain),
+                    by,
+                    trust_domain,
+                    keys,
+                    concerned,
+                },
+                KeyStanding::Lifted => Change::Unrevoked {
+                    by,
+                    trust_domain,
+                    keys,
+                    concerned,
+                },
+                KeyStanding::Unmentioned => Change::RevocationRemoved {
+                    by,
+                    trust_domain,
+                    keys,
+                },
+            });
+        }
+    }
+    changes
+}
+
+/// Whether no X.509 authority is left to those whom `by`'s file concerns.
+fn everything(
+    after: &Declarations,
+    bundles: &Bundles,
+    by: &TrustDomain,
+    trust_domain: &TrustDomain,
+) -> bool {
+    let files = BTreeSet::from([by, trust_domain]);
+    let files = files
+        .into_iter()
+        .filter_map(|name| after.distrust.get(name));
+    let bundle = bundles.after.get(trust_domain);
+    bundle.is_some_and(|bundle| distrust::accepted(bundle, trust_domain, files) == 0)
+}
+
+/// Keys that a published bundle no longer holds, though what they signed may still live.
+pub(super) fn vanished(after: &Declarations, bundles: &Bundles) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (trust_domain, old) in &bundles.before {
+        let Some(new) = bundles.after.get(trust_domain) else {
+            continue;
+        };
+        let kept: BTreeSet<_> = new.keys().collect();
+        let own = after.distrust.get(trust_domain);
+        let revoked = |key: &KeyId| {
+            own.is_some_and(|own| own.standing(trust_domain, key) == KeyStanding::Revoked)
+        };
+        let gone: Vec<_> = old
+            .keys()
+            .filter(|key| !kept.contains(key) && !revoked(key))
+            .collect();
+        if let Some(live_until) = bundles.live_until(trust_domain, &gone) {
+            changes.push(Change::KeysVanished {
+                trust_domain: trust_domain.clone(),
+                keys: gone,
+                concerned: distrust::concerned(after, trust_domain, trust_domain),
+                live_until,
+            });
+        }
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{bundle, distrust::Revocation};
+
+    fn name(text: &str) -> TrustDomain {
+        TrustDomain::parse(text).unwrap()
+    }
+
+    /// `a.test`, of cluster-1, trusts `b.test`, of cluster-2; `entries` are `by`'s.
+    fn declarations(by: &str, revoked: &[(KeyId, i64)], lifted: &[(KeyId, i64)]) -> Declarations {
+        let spec = |cluster: &str, peer: &str| {
+            let spec = json!({
+                "clusters": [{"name": cluster}], "signers": [], "bundleEndpoint": "none",
+                "spire": {"distribution": "custom", "namespace": "s", "className": "c"},
+                "consent": {"import": [peer], "export": [peer]},
+            });
+            serde_json::from_value(spec).unwrap()
+        };
+        let edges = json!({"edges": [{"from": "a.test", "to": "b.test"}]});
+        let entries = |entries: &[(KeyId, i64)]| {
+            let entry = |(key, second): &(KeyId, i64)| Revocation {
+                trust_domain: name("b.test"),
+                key: key.clone(),
+                reason: "r".to_owned(),
+                time: Timestamp::from_second(*second).unwrap(),
+            };
+            entries.iter().map(entry).collect()
+        };
+        let distrust = DistrustSpec {
+            revoked: entries(revoked),
+            unrevoked: entries(lifted),
+        };
+        Declarations {
+            topology: serde_json::from_value(edges).unwrap(),
+            trust_domains: BTreeMap::from([
+                (name("a.test"), spec("cluster-1", "b.test")),
+                (name("b.test"), spec("cluster-2", "a.test")),
+            ]),
+            distrust: BTreeMap::from([(name(by), distrust)]),
+            ..Declarations::default()
+        }
+    }
+
+    #[track_caller]
+    fn check(before: &Declarations, after: &Declarations, bundles: &Bundles, expected: &[&str]) {
+        let changes = super::super::impact(before, after, bundles);
+        let words: Vec<_> = changes.iter().map(ToString::to_string).collect();
+        assert_eq!(words, expected);
+    }
+
+    #[test]
+    fn what_a_file_says_about_keys_is_told() {
+        let bundle = bundle::sample("b.test");
+        let key = bundle.x509_authorities[0].id();
+        let short = bundle.x509_authorities[0].key.short();
+        let ends = bundle.x509_authorities[0].not_after;
+        let now =
+            |files: &[(KeyId, i64)], lifted: &[(KeyId, i64)]| declarations("b.test", files, lifted);
+        let one = [(key.clone(), 1)];
+        let (nothing, revoked) = (now(&[], &[]), now(&one, &[]));
+        let lifted = now(&one, &[(key.clone(), 2)]);
+        let unknown = Bundles::default();
+        let revokes = format!(
+            "b.test revokes X.509 key {short}: the workloads of cluster-1 (a.test) refuse what it \
+             signed at once"
+        );
+        check(&nothing, &revoked, &unknown, &[&revokes]);
+        check(&lifted, &revoked, &unknown, &[&revokes]);
+        let known = Bundles {
+            after: BTreeMap::from([(name("b.test"), bundle.clone())]),
+            ..Bundles::default()
+        };
+        let all = format!(
+            "{revokes}; SVIDs signed by it may live until {ends}; no X.509 authority of b.test is \
+             left: everything of b.test is distrusted at once"
+        );
+        check(&nothing, &revoked, &known, &[&all]);
+        let again = format!(
+            "b.test accepts X.509 key {short} again: the workloads of cluster-1 (a.test) believe \
+             what it signed, where a bundle holds it and they have not revoked it themselves"
+        );
+        check(&revoked, &lifted, &known, &[&again]);
+        let removed = format!(
+            "b.test no longer lists X.509 key {short} as revoked: that lifts nothing: clusters \
+             remember it; to lift it, write an `unrevoked` entry (trustweave bundle unrevoke)"
+        );
+        check(&revoked, &nothing, &known, &[&removed]);
+        check(&lifted, &nothing, &known, &[]);
+        check(&revoked, &revoked, &known, &[]);
+
+        let peers = declarations("a.test", &one, &[]);
+        let by_a_peer = revokes.replace("b.test revokes", "a.test revokes");
+        let by_a_peer = by_a_peer.replace(short, &format!("{short} of b.test"));
+        check(&nothing, &peers, &unknown, &[&by_a_peer]);
+        let mut unreadable = nothing.clone();
+        unreadable.distrust_unknown.insert(name("b.test"));
+        check(&revoked, &unreadable, &unknown, &[]);
+    }
+
+    #[test]
+    fn a_key_that_vanishes_early_is_told() {
+        let (old, new) = (bundle::sample("b.test"), bundle::sample("b.test"));
+        let (key, ends) = (
+            old.x509_authorities[0].id(),
+            old.x509_authorities[0].not_after,
+        );
+        let bundles = Bundles {
+            before: BTreeMap::from([(name("b.test"), old)]),
+            after: BTreeMap::from([(name("b.test"), new)]),
+            now: Timestamp::UNIX_EPOCH,
+        };
+        let nothing = declarations("b.test", &[], &[]);
+        let told = format!(
+            "b.test no longer publishes {key}: SVIDs signed by it may live until {ends}, and the \
+             workloads of cluster-1 (a.test) refuse them"
+        );
+        check(&nothing, &nothing, &bundles, &[&told]);
+        let revoked = declarations("b.test", &[(key, 1)], &[]);
+        check(&revoked, &revoked, &bundles, &[]);
+        let late = Bundles {
+            now: ends,
+            ..bundles
+        };
+        check(&nothing, &nothing, &late, &[]);
+    }
+}

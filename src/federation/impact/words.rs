@@ -1,0 +1,315 @@
+//! Changes in sentences.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use super::{Change, State};
+use crate::model::{
+    distrust::KeyId,
+    trust_domain::{ClusterName, TrustDomain},
+};
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Declared {
+                trust_domain,
+                clusters,
+                signers,
+                endpoint,
+            } => write!(
+                f,
+                "{trust_domain} is new: {}; bundles signed by {}; bundle endpoint {endpoint}",
+                list(clusters),
+                list(signers),
+            ),
+            Self::Undeclared {
+                trust_domain,
+                clusters,
+                importers,
+                peers,
+            } => {
+                write!(
+                    f,
+                    "{trust_domain} is no longer declared: nothing more is applied in {}, and nothing \
+                     deleted",
+                    list(clusters)
+                )?;
+                if !peers.is_empty() {
+                    write!(
+                        f,
+                        ", so that its workloads are left trusting {}",
+                        list(peers)
+                    )?;
+                }
+                match importers.len() {
+                    0 => Ok(()),
+                    1 => write!(f, "; {} loses federation with it", list(importers)),
+                    _ => write!(f, "; {} lose federation with it", list(importers)),
+                }
+            }
+            Self::Revoked {
+                by,
+                trust_domain,
+                keys,
+                concerned,
+                live_until,
+                everything,
+            } => {
+                write!(f, "{by} revokes {}", of(keys, by, trust_domain))?;
+                let it = pronoun(keys);
+                match workloads(concerned) {
+                    Some(who) => write!(f, ": {who} refuse what {it} signed at once")?,
+                    None => write!(f, ": nobody trusts {trust_domain} by it now")?,
+                }
+                if let Some(ends) = live_until {
+                    write!(f, "; SVIDs signed by {it} may live until {ends}")?;
+                }
+                if *everything {
+                    write!(
+                        f,
+                        "; no X.509 authority of {trust_domain} is left: everything of {trust_domain} is \
+                         distrusted at once"
+                    )?;
+                }
+                Ok(())
+            }
+            Self::Unrevoked {
+                by,
+                trust_domain,
+                keys,
+                concerned,
+            } => {
+                write!(f, "{by} accepts {} again", of(keys, by, trust_domain))?;
+                let it = pronoun(keys);
+                match workloads(concerned) {
+                    Some(who) => write!(
+                        f,
+                        ": {who} believe what {it} signed, where a bundle holds {it} and they have not \
+                         revoked {it} themselves"
+                    ),
+                    None => write!(f, ": nobody trusts {trust_domain} by it now"),
+                }
+            }
+            Self::RevocationRemoved {
+                by,
+                trust_domain,
+                keys,
+            } => write!(
+                f,
+                "{by} no longer lists {} as revoked: that lifts nothing: clusters remember it; to lift \
+                 it, write an `unrevoked` entry (trustweave bundle unrevoke)",
+                of(keys, by, trust_domain)
+            ),
+            Self::KeysVanished {
+                trust_domain,
+                keys,
+                concerned,
+                live_until,
+            } => {
+                let it = pronoun(keys);
+                write!(
+                    f,
+                    "{trust_domain} no longer publishes {}: SVIDs signed by {it} may live until \
+                     {live_until}",
+                    list(keys)
+                )?;
+                match workloads(concerned) {
+                    Some(who) => write!(f, ", and {who} refuse them"),
+                    None => Ok(()),
+                }
+            }
+            Self::Signers {
+                trust_domain,
+                added,
+                removed,
+                importers,
+            } => {
+                write!(f, "{trust_domain}: its bundles may ")?;
+                signed_by(f, added, removed)?;
+                believed_by(f, importers)
+            }
+            Self::Endpoint {
+                trust_domain,
+                before,
+                after,
+                importers,
+            } => {
+                write!(
+                    f,
+                    "{trust_domain}: its bundle endpoint was {before}, and will be {after}"
+                )?;
+                believed_by(f, importers)
+            }
+            Self::Epoch {
+                trust_domain,
+                before,
+                after,
+                importers,
+            } => {
+                let (goes, why) = if before < after {
+                    ("goes", "its serials start again")
+                } else {
+                    ("goes back", "peers that saw the later one accept nothing")
+                };
+                write!(
+                    f,
+                    "{trust_domain}: its epoch {goes} from {before} to {after}: {why}"
+                )?;
+                believed_by(f, importers)
+            }
+            Self::Edge {
+                importer,
+                exporter,
+                clusters,
+                before,
+                after,
+            } => {
+                let workloads = match clusters.as_slice() {
+                    [] => "its workloads".to_owned(),
+                    clusters => list(clusters),
+                };
+                write!(f, "{importer}: {workloads} will ")?;
+                edge(f, exporter, before, after)
+            }
+            Self::Publisher {
+                trust_domain,
+                before,
+                after,
+            } => {
+                let name = |cluster: &Option<ClusterName>| {
+                    cluster
+                        .as_ref()
+                        .map_or("no cluster".to_owned(), ToString::to_string)
+                };
+                let (before, after) = (name(before), name(after));
+                write!(
+                    f,
+                    "{trust_domain}: {after} will publish its bundle, instead of {before}"
+                )
+            }
+            Self::Clusters {
+                trust_domain,
+                joined,
+                left,
+                peers,
+            } => {
+                write!(f, "{trust_domain}: ")?;
+                membership_of(f, joined, left, peers)
+            }
+        }
+    }
+}
+
+/// Keys, and whose they are unless they are the speaker's own.
+fn of(keys: &[KeyId], by: &TrustDomain, trust_domain: &TrustDomain) -> String {
+    if by == trust_domain {
+        list(keys)
+    } else {
+        format!("{} of {trust_domain}", list(keys))
+    }
+}
+
+fn pronoun<T>(items: &[T]) -> &'static str {
+    match items {
+        [_] => "it",
+        _ => "them",
+    }
+}
+
+/// `the workloads of cluster-1 (a.test)`.
+fn workloads(concerned: &BTreeMap<TrustDomain, Vec<ClusterName>>) -> Option<String> {
+    let each = concerned
+        .iter()
+        .map(|(trust_domain, clusters)| format!("{} ({trust_domain})", list(clusters)));
+    (!concerned.is_empty()).then(|| format!("the workloads of {}", list(each)))
+}
+
+/// Whose signatures count, after "may".
+fn signed_by(f: &mut fmt::Formatter<'_>, added: &[String], removed: &[String]) -> fmt::Result {
+    match (added, removed) {
+        (added, []) => write!(f, "also be signed by {}", list(added)),
+        ([], removed) => write!(f, "no longer be signed by {}", list(removed)),
+        (added, removed) => {
+            let (added, removed) = (list(added), list(removed));
+            write!(f, "be signed by {added}, and no longer by {removed}")
+        }
+    }
+}
+
+/// Which clusters are new, and which are gone.
+fn membership_of(
+    f: &mut fmt::Formatter<'_>,
+    joined: &[ClusterName],
+    left: &[ClusterName],
+    peers: &BTreeSet<TrustDomain>,
+) -> fmt::Result {
+    let mut parts = Vec::new();
+    if !joined.is_empty() {
+        let mut part = format!("new in it: {}", list(joined));
+        if !peers.is_empty() {
+            part.push_str(", which will trust ");
+            part.push_str(&list(peers));
+        }
+        parts.push(part);
+    }
+    if !left.is_empty() {
+        let what = "nothing more is applied there, and nothing deleted";
+        parts.push(format!("no longer in it: {}; {what}", list(left)));
+    }
+    f.write_str(&parts.join("; "))
+}
+
+/// What will be of an edge, after "will".
+fn edge(
+    f: &mut fmt::Formatter<'_>,
+    exporter: &TrustDomain,
+    before: &State,
+    after: &State,
+) -> fmt::Result {
+    let not_any_more = "the topology does not ask for it any more";
+    let drained = "drained first, then its keys are distrusted";
+    match (before, after) {
+        (_, State::Active) => write!(f, "trust {exporter}"),
+        (State::Active, State::Absent) => {
+            write!(f, "no longer trust {exporter} ({drained}): {not_any_more}")
+        }
+        (_, State::Absent) => write!(f, "not come to trust {exporter}: {not_any_more}"),
+        (State::Active, State::Waiting { moves }) => write!(
+            f,
+            "no longer trust {exporter} ({drained}): a consent is withdrawn; to agree again, {}",
+            sequence(moves, ", and ")
+        ),
+        (_, State::Waiting { moves }) => {
+            write!(f, "not trust {exporter} yet: {}", sequence(moves, ", and "))
+        }
+        (State::Active, State::Unknown { path }) => {
+            write!(
+                f,
+                "go on trusting {exporter} as before: {path} can't be used"
+            )
+        }
+        (_, State::Unknown { path }) => {
+            write!(f, "not trust {exporter} yet: {path} can't be used")
+        }
+    }
+}
+
+fn believed_by(f: &mut fmt::Formatter<'_>, importers: &BTreeSet<TrustDomain>) -> fmt::Result {
+    if importers.is_empty() {
+        f.write_str(" (nobody trusts it yet)")
+    } else {
+        write!(f, " (trusted by {})", list(importers))
+    }
+}
+
+fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    sequence(items, ", ")
+}
+
+fn sequence<T: fmt::Display>(items: impl IntoIterator<Item = T>, separator: &str) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(separator)
+}
