@@ -51,6 +51,7 @@ pub(super) fn of(facts: &Facts, state: &PeerState) -> Vec<Condition> {
         unique(&facts.live),
         polled(facts, state),
         unforced(facts, state),
+        in_time(state),
     ];
     told.into_iter().flatten().chain(rest).collect()
 }
@@ -206,6 +207,22 @@ fn unforced(facts: &Facts, state: &PeerState) -> Option<Condition> {
             state.phase
         );
         Condition::new("NamedByReadyOnly", false, "NamedByOthers", message)
+    })
+}
+
+/// Does git bring new keys before they are used? Told only if it does not.
+///
+/// SPIRE signs with a new authority after a third of the old one's life, and peers that do not have
+/// it by then refuse what it signs.
+fn in_time(state: &PeerState) -> Option<Condition> {
+    let lag = state.memory.lag?;
+    let life = state.bundle.as_ref()?.shortest_life()?;
+    (lag > life / 3).then(|| {
+        let message = format!(
+            "the last bundle took {lag:#} from its signature to its delivery, more than a third of \
+             the life of its authorities ({life:#})"
+        );
+        Condition::new("DeliveredInTime", false, "TooSlow", message)
     })
 }
 

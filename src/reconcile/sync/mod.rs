@@ -102,6 +102,8 @@ pub struct Outcome {
     pub retry: bool,
     /// What is wrong with the repository.
     pub diagnostics: Vec<Diagnostic>,
+    /// How many registrations are applied without a peer that they want.
+    pub held_back: BTreeMap<TrustDomain, usize>,
     /// When the next pass is to be made, even if nothing changes.
     pub wake: Option<Timestamp>,
     /// The endpoints that the agent should look at itself.
@@ -273,6 +275,11 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         };
         self.report(&told, &live).await?;
         Ok(Outcome {
+            held_back: resolved
+                .held_back
+                .iter()
+                .map(|(peer, registrations)| (peer.clone(), registrations.len()))
+                .collect(),
             wake: states.iter().filter_map(|state| state.wake).min(),
             looks: looks(&states, &declarations),
             revision,
