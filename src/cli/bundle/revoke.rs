@@ -215,15 +215,15 @@ impl Request {
         }
         Ok(amended.spec)
     }
+}
 
-    /// What to do next; none of the program's business.
-    fn next(&self, file: &DistrustFile) {
-        output::note(&format!(
-            "Next: review it (`git diff -- {}`, `trustweave diff --base HEAD`), commit it, and open a \
-             pull request.",
-            file.path
-        ));
-    }
+/// Says what to do next, which is people's business.
+fn next(file: &DistrustFile) {
+    output::note(&format!(
+        "Next: review it (`git diff -- {}`, `trustweave diff --base HEAD`), commit it, and open a \
+         pull request.",
+        file.path
+    ));
 }
 
 impl Revoke {
@@ -267,7 +267,7 @@ impl Revoke {
             Format::Json => output::json(&told.json())?,
         }
         if !fresh.is_empty() {
-            request.next(&file);
+            next(&file);
         }
         Ok(Answer::Yes)
     }
@@ -375,7 +375,7 @@ impl Unrevoke {
             Format::Text => output::data(&told.text())?,
             Format::Json => output::json(&told.json())?,
         }
-        request.next(&file);
+        next(&file);
         Ok(Answer::Yes)
     }
 }
