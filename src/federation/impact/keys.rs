@@ -321,14 +321,14 @@ pub(super) fn vanished(after: &Declarations, bundles: &Bundles) -> Vec<KeyChange
         let revoked = |key: &KeyId| {
             own.is_some_and(|own| own.standing(trust_domain, key) == KeyStanding::Revoked)
         };
-        let gone: Vec<_> = old
+        let gone: BTreeSet<_> = old
             .keys()
             .filter(|key| !kept.contains(key) && !revoked(key))
             .collect();
         if let Some(live_until) = bundles.live_until(trust_domain, &gone) {
             changes.push(KeyChange::Vanished {
                 trust_domain: trust_domain.clone(),
-                keys: gone,
+                keys: gone.into_iter().collect(),
                 concerned: distrust::concerned(after, trust_domain, trust_domain),
                 live_until,
             });
