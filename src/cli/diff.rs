@@ -210,10 +210,12 @@ impl Arguments {
         head: (&Tree, &Declarations),
     ) -> anyhow::Result<Bundles> {
         let mut names = impact::talked_about(base.1, head.1);
-        names.extend(head.1.trust_domains.keys().cloned().filter(|name| {
-            let path = |tree: &Tree| desired::publication_on_main(tree, name);
-            path(base.0) != path(head.0)
-        }));
+        let differs = |name: &&TrustDomain| {
+            let files = |tree: &Tree| desired::publication_on_main(tree, name);
+            files(base.0) != files(head.0)
+        };
+        let declared = head.1.trust_domains.keys();
+        names.extend(declared.filter(differs).cloned());
         let mut bundles = Bundles {
             now: now(),
             ..Bundles::default()

@@ -34,10 +34,14 @@ const DECLARED: u8 = 7;
 const SECOND: u8 = 8;
 const STRANGER: u8 = 9;
 
-fn key(seed: u8) -> SigningKey {
+fn private_key(seed: u8) -> String {
     let keypair = KeypairData::from(Ed25519Keypair::from_seed(&[seed; 32]));
     let key = PrivateKey::new(keypair, "test").unwrap();
-    SigningKey::from_openssh(&key.to_openssh(LineEnding::LF).unwrap()).unwrap()
+    key.to_openssh(LineEnding::LF).unwrap().to_string()
+}
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_openssh(&private_key(seed)).unwrap()
 }
 
 /// The files of a publication.
@@ -102,12 +106,12 @@ impl Repository {
 
     /// Makes the files the whole content of a trust domain's own branch.
     fn publish(&self, trust_domain: &str, files: &BTreeMap<&str, Vec<u8>>) {
-        let mut listing = String::new();
+        let mut listing = Vec::new();
         for (name, content) in files {
             let blob = self.ask(&["hash-object", "-w", "--stdin"], content);
-            listing += &format!("100644 blob {blob}\t{name}\n");
+            listing.push(format!("100644 blob {blob}\t{name}\n"));
         }
-        let tree = self.ask(&["mktree"], listing.as_bytes());
+        let tree = self.ask(&["mktree"], listing.concat().as_bytes());
         let commit = self.ask(&["commit-tree", &tree, "-m", "publish"], b"");
         let branch = format!("refs/heads/trustweave/{trust_domain}");
         self.ask(&["update-ref", &branch, &commit], b"");
@@ -429,6 +433,51 @@ fn anybody_verifies_with_ssh_keygen_alone() {
         .stdout;
     assert_eq!(only.lines().count(), 2, "{only}");
     assert!(only.starts_with("b.test namespaces=\"bundle@trustweave.dev,git\" ssh-ed25519 "));
+}
+
+#[test]
+fn git_verifies_the_commits_of_declared_signers() {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let repository = Repository::signed();
+    let signers = repository
+        .run(&["bundle", "allowed-signers"])
+        .expect(0)
+        .stdout;
+    let outside = TempDir::new().unwrap();
+    let allowed = outside.path().join("allowed_signers");
+    fs::write(&allowed, signers).unwrap();
+    let verified = |seed: u8| {
+        let file = outside.path().join(format!("key-{seed}"));
+        // ssh-keygen takes no key that others may read.
+        let mut options = fs::OpenOptions::new();
+        let mut opened = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&file)
+            .unwrap();
+        opened.write_all(private_key(seed).as_bytes()).unwrap();
+        let sign = format!("-S{}", file.display());
+        let commit = [
+            "-c",
+            "gpg.format=ssh",
+            "commit-tree",
+            &sign,
+            "-m",
+            "x",
+            "HEAD^{tree}",
+        ];
+        let commit = repository.ask(&commit, b"");
+        let setting = format!("gpg.ssh.allowedSignersFile={}", allowed.display());
+        let mut git = Command::new("git");
+        git.args(["-c", &setting, "verify-commit", &commit]);
+        run(git.current_dir(repository.0.path()), b"")
+            .status
+            .success()
+    };
+    assert!(verified(DECLARED));
+    assert!(!verified(STRANGER));
 }
 
 #[test]

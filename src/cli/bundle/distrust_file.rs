@@ -1,6 +1,6 @@
 //! Adding entries to a `distrust.yaml` that people wrote: what they wrote stays as it is.
 
-use std::{fs, path::Path};
+use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
@@ -140,7 +140,8 @@ impl DistrustFile {
             .modeline
             .iter()
             .fold(String::new(), |text, line| text + line + "\n");
-        text += &format!(
+        let _ = write!(
+            text,
             "# Keys that {owner} no longer accepts: its own it takes back from everybody, a peer's only for\n\
              # its own workloads. Clusters remember a revocation: removing an entry lifts nothing, an entry\n\
              # under `unrevoked` with a later time does.\n"
@@ -169,8 +170,8 @@ fn extend(text: &str, document: &Document, list: List, entries: &[Revocation]) -
     let pointer = format!("/spec/{}", list.name());
     match spec.get(list.name()) {
         Some(listed) if listed.as_array().is_some_and(|listed| !listed.is_empty()) => {
-            let last = listed.as_array()?.len() - 1;
-            let first_key = document.position_of(&format!("{pointer}/{last}"));
+            let index = listed.as_array()?.len() - 1;
+            let first_key = document.position_of(&format!("{pointer}/{index}"));
             let dash = dash(&lines, first_key)?;
             let end = end_of_block(&lines, first_key.line, dash);
             Some(insert(&lines, end, &indented(&items, dash)))

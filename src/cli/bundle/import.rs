@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     fs,
     io::{self, Read},
     path::PathBuf,
@@ -220,7 +221,8 @@ fn verified(
         let mut message = format!("{message} in {}", found.place);
         let verdict = attestation::verify(trust_domain, declaration, &found.files, now);
         if let Err(rejection) = verdict {
-            message += &format!(
+            let _ = write!(
+                message,
                 "; that one does not verify ({rejection}): if it is worthless, remove the branch, and \
                  import again"
             );

@@ -139,7 +139,10 @@ impl Which {
         {
             bail!("`{digits}` is too short: give at least {MIN_DIGITS} digits");
         }
-        let found: Vec<_> = candidates.iter().filter(matches).cloned().collect();
+        // Two certificates may hold one key, and two key IDs stand for one.
+        let mut found: Vec<_> = candidates.iter().filter(matches).cloned().collect();
+        found.sort();
+        found.dedup();
         if let (Some(digits), [_, _, ..]) = (&self.x509, found.as_slice()) {
             let all: Vec<_> = found.iter().map(ToString::to_string).collect();
             bail!("`{digits}` may be any of these: {}", all.join(", "));
@@ -215,15 +218,15 @@ impl Request {
         }
         Ok(amended.spec)
     }
+}
 
-    /// What to do next; none of the program's business.
-    fn next(&self, file: &DistrustFile) {
-        output::note(&format!(
-            "Next: review it (`git diff -- {}`, `trustweave diff --base HEAD`), commit it, and open a \
-             pull request.",
-            file.path
-        ));
-    }
+/// Says what to do next, which is people's business.
+fn next(file: &DistrustFile) {
+    output::note(&format!(
+        "Next: review it (`git diff -- {}`, `trustweave diff --base HEAD`), commit it, and open a \
+         pull request.",
+        file.path
+    ));
 }
 
 impl Revoke {
@@ -267,7 +270,7 @@ impl Revoke {
             Format::Json => output::json(&told.json())?,
         }
         if !fresh.is_empty() {
-            request.next(&file);
+            next(&file);
         }
         Ok(Answer::Yes)
     }
@@ -375,7 +378,7 @@ impl Unrevoke {
             Format::Text => output::data(&told.text())?,
             Format::Json => output::json(&told.json())?,
         }
-        request.next(&file);
+        next(&file);
         Ok(Answer::Yes)
     }
 }
@@ -416,9 +419,9 @@ impl Told<'_> {
     }
 
     fn expiry(&self, key: &KeyId) -> Option<Timestamp> {
-        let authorities = &self.bundle?.x509_authorities;
-        let found = authorities.iter().find(|authority| authority.id() == *key);
-        found.map(|authority| authority.not_after)
+        let authorities = self.bundle?.x509_authorities.iter();
+        let found = authorities.filter(|authority| authority.id() == *key);
+        found.map(|authority| authority.not_after).max()
     }
 
     fn text(&self) -> String {
@@ -528,5 +531,45 @@ impl Told<'_> {
             "x509AuthoritiesLeft": self.left,
             "everythingDistrusted": self.left.map(|left| left == 0),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_name_one_key_however_many_certificates_hold_it() {
+        let x509 = |digits: &str| KeyId::X509(Digest::parse(&format!("{digits:0<64}")).unwrap());
+        let jwt = |kid: &str| {
+            KeyId::Jwt(JwtKeyId {
+                kid: kid.to_owned(),
+                thumbprint: "t".to_owned(),
+            })
+        };
+        let keys = [
+            x509("abcd1"),
+            x509("abcd2"),
+            x509("abcd1"),
+            jwt("a"),
+            jwt("b"),
+        ];
+        let which = |x509: Option<&str>, jwt: Option<&str>| Which {
+            x509: x509.map(str::to_owned),
+            jwt: jwt.map(str::to_owned),
+            all: x509.is_none() && jwt.is_none(),
+        };
+        let among = |which: Which| which.among(&keys).map_err(|error| error.to_string());
+        assert_eq!(among(which(Some("ABCD1"), None)), Ok(vec![x509("abcd1")]));
+        assert_eq!(among(which(Some("ffff"), None)), Ok(vec![]));
+        assert_eq!(among(which(None, Some("b"))), Ok(vec![jwt("b")]));
+        assert_eq!(among(which(None, None)).unwrap().len(), 3);
+        let ambiguous = among(which(Some("abcd"), None)).unwrap_err();
+        assert!(
+            ambiguous.starts_with("`abcd` may be any of these: X.509 key abcd1"),
+            "{ambiguous}"
+        );
+        let short = among(which(Some("abc"), None)).unwrap_err();
+        assert!(short.contains("too short"), "{short}");
     }
 }

@@ -147,11 +147,11 @@ impl Source {
             let all = all.map(|(name, spec)| (name.clone(), spec)).collect();
             return Ok((all, !broken.is_empty()));
         }
-        let mut named = BTreeMap::new();
+        let mut asked = BTreeMap::new();
         for name in names {
-            named.insert(name.clone(), self.declaration(name)?);
+            asked.insert(name.clone(), self.declaration(name)?);
         }
-        Ok((named, false))
+        Ok((asked, false))
     }
 
     /// The trust domain's directory on the reviewed branch.

@@ -1,19 +1,183 @@
 //! Keys that are taken back, accepted again, or gone from a bundle.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use jiff::Timestamp;
+use serde::Serialize;
 
-use super::Change;
+use super::words::list;
 use crate::{
     federation::distrust,
     model::{
         bundle::Bundle,
         declarations::Declarations,
         distrust::{DistrustSpec, KeyId, KeyStanding},
-        trust_domain::TrustDomain,
+        trust_domain::{ClusterName, TrustDomain},
     },
 };
+
+/// Something that happens to keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(
+    tag = "kind",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
+pub enum KeyChange {
+    /// A trust domain takes keys back, its own from everybody, or a peer's for itself.
+    Revoked {
+        /// Whose file says so.
+        by: TrustDomain,
+        /// Whose keys they are.
+        trust_domain: TrustDomain,
+        /// The keys.
+        keys: Vec<KeyId>,
+        /// Whose workloads refuse them.
+        concerned: BTreeMap<TrustDomain, Vec<ClusterName>>,
+        /// Until when something may live that they signed, as far as that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        live_until: Option<Timestamp>,
+        /// No X.509 authority is left.
+        everything: bool,
+    },
+    /// A trust domain accepts keys again that it took back.
+    Unrevoked {
+        /// Whose file says so.
+        by: TrustDomain,
+        /// Whose keys they are.
+        trust_domain: TrustDomain,
+        /// The keys.
+        keys: Vec<KeyId>,
+        /// Whose workloads may believe them again.
+        concerned: BTreeMap<TrustDomain, Vec<ClusterName>>,
+    },
+    /// Entries that revoke keys are gone, which lifts nothing.
+    RevocationRemoved {
+        /// From whose file.
+        by: TrustDomain,
+        /// Whose keys they are.
+        trust_domain: TrustDomain,
+        /// The keys.
+        keys: Vec<KeyId>,
+    },
+    /// A published bundle no longer holds keys that have not ended.
+    #[serde(rename = "keysVanished")]
+    Vanished {
+        /// Whose bundle.
+        trust_domain: TrustDomain,
+        /// The keys.
+        keys: Vec<KeyId>,
+        /// Who believed them.
+        concerned: BTreeMap<TrustDomain, Vec<ClusterName>>,
+        /// Until when something may live that they signed.
+        live_until: Timestamp,
+    },
+}
+
+impl fmt::Display for KeyChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Revoked {
+                by,
+                trust_domain,
+                keys,
+                concerned,
+                live_until,
+                everything,
+            } => {
+                write!(f, "{by} revokes {}", of(keys, by, trust_domain))?;
+                let it = pronoun(keys);
+                match workloads(concerned) {
+                    Some(who) => write!(f, ": {who} refuse what {it} signed at once")?,
+                    None => write!(f, ": nobody trusts {trust_domain} by it now")?,
+                }
+                if let Some(ends) = live_until {
+                    write!(f, "; SVIDs signed by {it} may live until {ends}")?;
+                }
+                if *everything {
+                    write!(
+                        f,
+                        "; no X.509 authority of {trust_domain} is left: everything of {trust_domain} is \
+                         distrusted at once"
+                    )?;
+                }
+                Ok(())
+            }
+            Self::Unrevoked {
+                by,
+                trust_domain,
+                keys,
+                concerned,
+            } => {
+                write!(f, "{by} accepts {} again", of(keys, by, trust_domain))?;
+                let it = pronoun(keys);
+                match workloads(concerned) {
+                    Some(who) => write!(
+                        f,
+                        ": {who} believe what {it} signed, where a bundle holds {it} and they have not \
+                         revoked {it} themselves"
+                    ),
+                    None => write!(f, ": nobody trusts {trust_domain} by it now"),
+                }
+            }
+            Self::RevocationRemoved {
+                by,
+                trust_domain,
+                keys,
+            } => write!(
+                f,
+                "{by} no longer lists {} as revoked: that lifts nothing: clusters remember it; to lift \
+                 it, write an `unrevoked` entry (trustweave bundle unrevoke)",
+                of(keys, by, trust_domain)
+            ),
+            Self::Vanished {
+                trust_domain,
+                keys,
+                concerned,
+                live_until,
+            } => {
+                let it = pronoun(keys);
+                write!(
+                    f,
+                    "{trust_domain} no longer publishes {}: SVIDs signed by {it} may live until \
+                     {live_until}",
+                    list(keys)
+                )?;
+                match workloads(concerned) {
+                    Some(who) => write!(f, ", and {who} refuse them"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// Keys, and whose they are unless they are the speaker's own.
+fn of(keys: &[KeyId], by: &TrustDomain, trust_domain: &TrustDomain) -> String {
+    if by == trust_domain {
+        list(keys)
+    } else {
+        format!("{} of {trust_domain}", list(keys))
+    }
+}
+
+fn pronoun<T>(items: &[T]) -> &'static str {
+    match items {
+        [_] => "it",
+        _ => "them",
+    }
+}
+
+/// `the workloads of cluster-1 (a.test)`.
+fn workloads(concerned: &BTreeMap<TrustDomain, Vec<ClusterName>>) -> Option<String> {
+    let each = concerned
+        .iter()
+        .map(|(trust_domain, clusters)| format!("{} ({trust_domain})", list(clusters)));
+    (!concerned.is_empty()).then(|| format!("the workloads of {}", list(each)))
+}
 
 /// The verified bundles that are at hand, to tell how long keys may matter. One that is missing
 /// leaves sentences shorter, and changes none.
@@ -69,7 +233,7 @@ pub(super) fn distrusted(
     before: &Declarations,
     after: &Declarations,
     bundles: &Bundles,
-) -> Vec<Change> {
+) -> Vec<KeyChange> {
     let nothing = DistrustSpec::default();
     let owners: BTreeSet<_> = before
         .distrust
@@ -105,7 +269,7 @@ pub(super) fn distrusted(
             let (by, trust_domain) = (by.clone(), trust_domain.clone());
             let concerned = distrust::concerned(after, &by, &trust_domain);
             changes.push(match is {
-                KeyStanding::Revoked => Change::Revoked {
+                KeyStanding::Revoked => KeyChange::Revoked {
                     live_until: bundles.live_until(&trust_domain, &keys),
                     everything: everything(after, bundles, &by, &trust_domain),
                     by,
@@ -113,13 +277,13 @@ pub(super) fn distrusted(
                     keys,
                     concerned,
                 },
-                KeyStanding::Lifted => Change::Unrevoked {
+                KeyStanding::Lifted => KeyChange::Unrevoked {
                     by,
                     trust_domain,
                     keys,
                     concerned,
                 },
-                KeyStanding::Unmentioned => Change::RevocationRemoved {
+                KeyStanding::Unmentioned => KeyChange::RevocationRemoved {
                     by,
                     trust_domain,
                     keys,
@@ -146,7 +310,7 @@ fn everything(
 }
 
 /// Keys that a published bundle no longer holds, though what they signed may still live.
-pub(super) fn vanished(after: &Declarations, bundles: &Bundles) -> Vec<Change> {
+pub(super) fn vanished(after: &Declarations, bundles: &Bundles) -> Vec<KeyChange> {
     let mut changes = Vec::new();
     for (trust_domain, old) in &bundles.before {
         let Some(new) = bundles.after.get(trust_domain) else {
@@ -157,14 +321,14 @@ pub(super) fn vanished(after: &Declarations, bundles: &Bundles) -> Vec<Change> {
         let revoked = |key: &KeyId| {
             own.is_some_and(|own| own.standing(trust_domain, key) == KeyStanding::Revoked)
         };
-        let gone: Vec<_> = old
+        let gone: BTreeSet<_> = old
             .keys()
             .filter(|key| !kept.contains(key) && !revoked(key))
             .collect();
         if let Some(live_until) = bundles.live_until(trust_domain, &gone) {
-            changes.push(Change::KeysVanished {
+            changes.push(KeyChange::Vanished {
                 trust_domain: trust_domain.clone(),
-                keys: gone,
+                keys: gone.into_iter().collect(),
                 concerned: distrust::concerned(after, trust_domain, trust_domain),
                 live_until,
             });
@@ -238,18 +402,18 @@ mod tests {
         let (nothing, revoked) = (now(&[], &[]), now(&one, &[]));
         let lifted = now(&one, &[(key.clone(), 2)]);
         let unknown = Bundles::default();
-        let revokes = format!(
+        let taken_back = format!(
             "b.test revokes X.509 key {short}: the workloads of cluster-1 (a.test) refuse what it \
              signed at once"
         );
-        check(&nothing, &revoked, &unknown, &[&revokes]);
-        check(&lifted, &revoked, &unknown, &[&revokes]);
+        check(&nothing, &revoked, &unknown, &[&taken_back]);
+        check(&lifted, &revoked, &unknown, &[&taken_back]);
         let known = Bundles {
             after: BTreeMap::from([(name("b.test"), bundle.clone())]),
             ..Bundles::default()
         };
         let all = format!(
-            "{revokes}; SVIDs signed by it may live until {ends}; no X.509 authority of b.test is \
+            "{taken_back}; SVIDs signed by it may live until {ends}; no X.509 authority of b.test is \
              left: everything of b.test is distrusted at once"
         );
         check(&nothing, &revoked, &known, &[&all]);
@@ -267,7 +431,7 @@ mod tests {
         check(&revoked, &revoked, &known, &[]);
 
         let peers = declarations("a.test", &one, &[]);
-        let by_a_peer = revokes.replace("b.test revokes", "a.test revokes");
+        let by_a_peer = taken_back.replace("b.test revokes", "a.test revokes");
         let by_a_peer = by_a_peer.replace(short, &format!("{short} of b.test"));
         check(&nothing, &peers, &unknown, &[&by_a_peer]);
         let mut unreadable = nothing.clone();

@@ -7,13 +7,12 @@ mod keys;
 mod registrations;
 mod words;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 pub use self::{
-    keys::{Bundles, talked_about},
+    keys::{Bundles, KeyChange, talked_about},
     registrations::{Registrations, registrations},
 };
 
@@ -21,7 +20,6 @@ use super::consent::{Consent, Move, consent};
 use crate::model::{
     declaration::{BundleEndpoint, Signer, TrustDomainSpec},
     declarations::Declarations,
-    distrust::KeyId,
     repository::RepoPath,
     topology::Edge,
     trust_domain::{ClusterName, TrustDomain},
@@ -35,53 +33,6 @@ use crate::model::{
     rename_all_fields = "camelCase"
 )]
 pub enum Change {
-    /// A trust domain takes keys back, its own from everybody, or a peer's for itself.
-    Revoked {
-        /// Whose file says so.
-        by: TrustDomain,
-        /// Whose keys they are.
-        trust_domain: TrustDomain,
-        /// The keys.
-        keys: Vec<KeyId>,
-        /// Whose workloads refuse them.
-        concerned: BTreeMap<TrustDomain, Vec<ClusterName>>,
-        /// Until when something may live that they signed, as far as that is known.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        live_until: Option<Timestamp>,
-        /// No X.509 authority is left.
-        everything: bool,
-    },
-    /// A trust domain accepts keys again that it took back.
-    Unrevoked {
-        /// Whose file says so.
-        by: TrustDomain,
-        /// Whose keys they are.
-        trust_domain: TrustDomain,
-        /// The keys.
-        keys: Vec<KeyId>,
-        /// Whose workloads may believe them again.
-        concerned: BTreeMap<TrustDomain, Vec<ClusterName>>,
-    },
-    /// Entries that revoke keys are gone, which lifts nothing.
-    RevocationRemoved {
-        /// From whose file.
-        by: TrustDomain,
-        /// Whose keys they are.
-        trust_domain: TrustDomain,
-        /// The keys.
-        keys: Vec<KeyId>,
-    },
-    /// A published bundle no longer holds keys that have not ended.
-    KeysVanished {
-        /// Whose bundle.
-        trust_domain: TrustDomain,
-        /// The keys.
-        keys: Vec<KeyId>,
-        /// Who believed them.
-        concerned: BTreeMap<TrustDomain, Vec<ClusterName>>,
-        /// Until when something may live that they signed.
-        live_until: Timestamp,
-    },
     /// A trust domain is declared that was not.
     Declared {
         /// The trust domain.
@@ -170,6 +121,9 @@ pub enum Change {
         /// Whom its workloads trust.
         peers: BTreeSet<TrustDomain>,
     },
+    /// Keys are taken back, accepted again, or gone from a bundle.
+    #[serde(untagged)]
+    Keys(KeyChange),
 }
 
 /// How a direction of trust stands.
@@ -206,8 +160,9 @@ fn as_text<S: Serializer>(path: &RepoPath, serializer: S) -> Result<S::Ok, S::Er
 ///
 /// A topology that can't be read says nothing about edges: then none is reported.
 pub fn impact(before: &Declarations, after: &Declarations, bundles: &Bundles) -> Vec<Change> {
-    let mut identities = keys::distrusted(before, after, bundles);
-    identities.extend(keys::vanished(after, bundles));
+    let mut keys = keys::distrusted(before, after, bundles);
+    keys.extend(keys::vanished(after, bundles));
+    let mut identities = Vec::new();
     let mut memberships = Vec::new();
     let names: BTreeSet<_> = before
         .trust_domains
@@ -233,8 +188,9 @@ pub fn impact(before: &Declarations, after: &Declarations, bundles: &Bundles) ->
             (None, None) => {}
         }
     }
-    identities
-        .into_iter()
+    keys.into_iter()
+        .map(Change::Keys)
+        .chain(identities)
         .chain(edges(before, after))
         .chain(memberships)
         .collect()

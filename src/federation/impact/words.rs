@@ -1,15 +1,9 @@
 //! Changes in sentences.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::{collections::BTreeSet, fmt};
 
 use super::{Change, State};
-use crate::model::{
-    distrust::KeyId,
-    trust_domain::{ClusterName, TrustDomain},
-};
+use crate::model::trust_domain::{ClusterName, TrustDomain};
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,95 +25,8 @@ impl fmt::Display for Change {
                 importers,
                 peers,
             } => {
-                write!(
-                    f,
-                    "{trust_domain} is no longer declared: nothing more is applied in {}, and nothing \
-                     deleted",
-                    list(clusters)
-                )?;
-                if !peers.is_empty() {
-                    write!(
-                        f,
-                        ", so that its workloads are left trusting {}",
-                        list(peers)
-                    )?;
-                }
-                match importers.len() {
-                    0 => Ok(()),
-                    1 => write!(f, "; {} loses federation with it", list(importers)),
-                    _ => write!(f, "; {} lose federation with it", list(importers)),
-                }
-            }
-            Self::Revoked {
-                by,
-                trust_domain,
-                keys,
-                concerned,
-                live_until,
-                everything,
-            } => {
-                write!(f, "{by} revokes {}", of(keys, by, trust_domain))?;
-                let it = pronoun(keys);
-                match workloads(concerned) {
-                    Some(who) => write!(f, ": {who} refuse what {it} signed at once")?,
-                    None => write!(f, ": nobody trusts {trust_domain} by it now")?,
-                }
-                if let Some(ends) = live_until {
-                    write!(f, "; SVIDs signed by {it} may live until {ends}")?;
-                }
-                if *everything {
-                    write!(
-                        f,
-                        "; no X.509 authority of {trust_domain} is left: everything of {trust_domain} is \
-                         distrusted at once"
-                    )?;
-                }
-                Ok(())
-            }
-            Self::Unrevoked {
-                by,
-                trust_domain,
-                keys,
-                concerned,
-            } => {
-                write!(f, "{by} accepts {} again", of(keys, by, trust_domain))?;
-                let it = pronoun(keys);
-                match workloads(concerned) {
-                    Some(who) => write!(
-                        f,
-                        ": {who} believe what {it} signed, where a bundle holds {it} and they have not \
-                         revoked {it} themselves"
-                    ),
-                    None => write!(f, ": nobody trusts {trust_domain} by it now"),
-                }
-            }
-            Self::RevocationRemoved {
-                by,
-                trust_domain,
-                keys,
-            } => write!(
-                f,
-                "{by} no longer lists {} as revoked: that lifts nothing: clusters remember it; to lift \
-                 it, write an `unrevoked` entry (trustweave bundle unrevoke)",
-                of(keys, by, trust_domain)
-            ),
-            Self::KeysVanished {
-                trust_domain,
-                keys,
-                concerned,
-                live_until,
-            } => {
-                let it = pronoun(keys);
-                write!(
-                    f,
-                    "{trust_domain} no longer publishes {}: SVIDs signed by {it} may live until \
-                     {live_until}",
-                    list(keys)
-                )?;
-                match workloads(concerned) {
-                    Some(who) => write!(f, ", and {who} refuse them"),
-                    None => Ok(()),
-                }
+                write!(f, "{trust_domain} is no longer declared: ")?;
+                undeclared(f, clusters, importers, peers)
             }
             Self::Signers {
                 trust_domain,
@@ -179,12 +86,7 @@ impl fmt::Display for Change {
                 before,
                 after,
             } => {
-                let name = |cluster: &Option<ClusterName>| {
-                    cluster
-                        .as_ref()
-                        .map_or("no cluster".to_owned(), ToString::to_string)
-                };
-                let (before, after) = (name(before), name(after));
+                let (before, after) = (or_none(before.as_ref()), or_none(after.as_ref()));
                 write!(
                     f,
                     "{trust_domain}: {after} will publish its bundle, instead of {before}"
@@ -199,32 +101,36 @@ impl fmt::Display for Change {
                 write!(f, "{trust_domain}: ")?;
                 membership_of(f, joined, left, peers)
             }
+            Self::Keys(change) => change.fmt(f),
         }
     }
 }
 
-/// Keys, and whose they are unless they are the speaker's own.
-fn of(keys: &[KeyId], by: &TrustDomain, trust_domain: &TrustDomain) -> String {
-    if by == trust_domain {
-        list(keys)
-    } else {
-        format!("{} of {trust_domain}", list(keys))
-    }
+fn or_none(cluster: Option<&ClusterName>) -> String {
+    cluster.map_or("no cluster".to_owned(), ToString::to_string)
 }
 
-fn pronoun<T>(items: &[T]) -> &'static str {
-    match items {
-        [_] => "it",
-        _ => "them",
+/// What a declaration that is gone leaves behind, and who loses by it.
+fn undeclared(
+    f: &mut fmt::Formatter<'_>,
+    clusters: &[ClusterName],
+    importers: &BTreeSet<TrustDomain>,
+    peers: &BTreeSet<TrustDomain>,
+) -> fmt::Result {
+    let clusters = list(clusters);
+    write!(
+        f,
+        "nothing more is applied in {clusters}, and nothing deleted"
+    )?;
+    if !peers.is_empty() {
+        let peers = list(peers);
+        write!(f, ", so that its workloads are left trusting {peers}")?;
     }
-}
-
-/// `the workloads of cluster-1 (a.test)`.
-fn workloads(concerned: &BTreeMap<TrustDomain, Vec<ClusterName>>) -> Option<String> {
-    let each = concerned
-        .iter()
-        .map(|(trust_domain, clusters)| format!("{} ({trust_domain})", list(clusters)));
-    (!concerned.is_empty()).then(|| format!("the workloads of {}", list(each)))
+    match importers.len() {
+        0 => Ok(()),
+        1 => write!(f, "; {} loses federation with it", list(importers)),
+        _ => write!(f, "; {} lose federation with it", list(importers)),
+    }
 }
 
 /// Whose signatures count, after "may".
@@ -305,7 +211,7 @@ fn believed_by(f: &mut fmt::Formatter<'_>, importers: &BTreeSet<TrustDomain>) ->
     }
 }
 
-fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+pub(super) fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     sequence(items, ", ")
 }
 
