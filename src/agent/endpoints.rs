@@ -102,7 +102,9 @@ async fn follow<F: Future<Output = Result<Bundle, endpoint::Error>>>(
                     }
                 }
             }
-            Some(Ok((peer, found))) = looks.next(), if !looks.is_empty() => {
+            Some(done) = looks.next(), if !looks.is_empty() => {
+                // One that was aborted is of a peer that is no longer wanted there.
+                let Ok((peer, found)) = done else { continue };
                 let Some(looked) = peers.get_mut(&peer) else { continue };
                 record(&peer, looked, found, seen);
                 let wait = jittered(interval, interval / 10, random());
