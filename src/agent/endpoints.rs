@@ -2,7 +2,11 @@
 //!
 //! The task keeps nothing but what it saw last; what that means is the sync loop's to judge.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{
     StreamExt,
@@ -95,10 +99,10 @@ async fn follow<F: Future<Output = Result<Bundle, endpoint::Error>>>(
                     seen.len() != before
                 });
                 for (peer, endpoint) in asked {
-                    if !peers.contains_key(&peer) {
-                        let (next, future) = look(peer.clone(), endpoint.clone(), None);
+                    if let Entry::Vacant(vacant) = peers.entry(peer) {
+                        let (next, future) = look(vacant.key().clone(), endpoint.clone(), None);
                         looks.push(future);
-                        peers.insert(peer, Looked { endpoint, failure: None, next });
+                        vacant.insert(Looked { endpoint, failure: None, next });
                     }
                 }
             }

@@ -115,9 +115,10 @@ async fn kept(cluster: &KubeCluster) -> Option<String> {
 /// The proposed file, and what it lacks.
 fn propose(known: &Known) -> (String, Vec<String>) {
     let mut notes = Vec::new();
-    let mut value = |value: &Option<String>, missing: &str| match value {
-        Some(value) => format!(" {value}"),
-        None => {
+    let mut value = |value: &Option<String>, missing: &str| {
+        if let Some(value) = value {
+            format!(" {value}")
+        } else {
             notes.push(missing.to_owned());
             String::new()
         }

@@ -318,7 +318,7 @@ async fn body(
     }
 }
 
-fn unusable(url: impl ToString, reason: impl Into<String>) -> Error {
+fn unusable(url: &(impl ToString + ?Sized), reason: impl Into<String>) -> Error {
     Error::Url {
         url: url.to_string(),
         reason: reason.into(),

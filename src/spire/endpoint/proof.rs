@@ -42,17 +42,17 @@ pub(super) fn configuration(identity: &Identity) -> Result<ClientConfig, Error> 
 pub(super) fn web(more: Vec<CertificateDer<'static>>) -> Result<ClientConfig, Error> {
     let provider = Arc::new(ring::default_provider());
     let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(more, provider);
-    verified_by(Arc::new(verifier.map_err(unusable)?))
+    verified_by(Arc::new(verifier.map_err(|error| unusable(&error))?))
 }
 
-fn unusable(error: rustls::Error) -> Error {
+fn unusable(error: &rustls::Error) -> Error {
     Error::Roots(error.to_string())
 }
 
 fn verified_by(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, Error> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(unusable)?;
+        .map_err(|error| unusable(&error))?;
     let mut configuration = builder
         .dangerous()
         .with_custom_certificate_verifier(verifier)
