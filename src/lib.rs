@@ -31,7 +31,7 @@
 //! Where a behaviour lives: what a kustomization means in [`render`]; whether a bundle may be
 //! delivered in [`federation::guard`] and [`federation::lifecycle`]; who may name a peer in
 //! [`federation::resolve`]; what gets written and deleted in [`plan`]; what is signed and checked in
-//! [`model::attestation`].
+//! [`model::attestation`]; what a peer's endpoint may answer in [`spire::endpoint`].
 //!
 //! # Invariants
 //!
