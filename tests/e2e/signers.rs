@@ -1,6 +1,6 @@
 //! The keys that sign: made by the agent itself, and replaced by others.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use serde_json::{Value, json};
 use trustweave::{git::SigningKey, model::attestation};
@@ -71,6 +71,18 @@ async fn the_agent_makes_its_key_once_and_keeps_it() {
         "{:?}",
         data.keys()
     );
+
+    // The command line proposes it, too.
+    let cluster = federation.testbed.cluster(ONE).unwrap();
+    let proposed = Command::new(env!("CARGO_BIN_EXE_trustweave"))
+        .args(["init", "--from-cluster", "--kubeconfig"])
+        .arg(cluster.kubeconfig())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(proposed.stdout).unwrap();
+    assert!(text.contains(&format!("    - {}\n", keys[0])), "{text}");
+    assert!(text.contains(&trust_domain(ONE)), "{text}");
+    assert_eq!(proposed.status.code(), Some(0), "{text}");
 
     // Neither a restart nor the loss of the status changes it.
     let agent = federation.agent(ONE).unwrap();
