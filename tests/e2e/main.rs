@@ -17,6 +17,7 @@ mod refusals;
 mod repository;
 mod revocation;
 mod rotation;
+mod rules;
 mod signers;
 
 use std::{path::PathBuf, time::Duration};
