@@ -11,6 +11,8 @@
 )]
 
 mod faults;
+mod made_up;
+mod mesh;
 mod refusals;
 mod repository;
 mod rotation;
