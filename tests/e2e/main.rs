@@ -10,6 +10,7 @@
     reason = "a slow first build must be seen to progress"
 )]
 
+mod clients;
 mod faults;
 mod made_up;
 mod mesh;
