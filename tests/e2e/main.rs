@@ -11,6 +11,7 @@
 )]
 
 mod clients;
+mod endpoints;
 mod faults;
 mod made_up;
 mod mesh;
