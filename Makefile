@@ -20,7 +20,7 @@ demo: ## Federate two clusters on this machine; ONCE=1 ends after its checks
 	target/release/demo --trustweave target/release/trustweave $(if $(ONCE),--once)
 
 .PHONY: testbed
-testbed: ## Build Kubernetes and SPIRE for the tests, once: a quarter of an hour
+testbed: ## Build Kubernetes and SPIRE for the tests, once: twenty minutes
 	$(CARGO) run --quiet --locked -p trustweave-testbed --bin testbed
 
 # Two at a time: an end-to-end test runs two control planes. End to end with each version of SPIRE.

@@ -25,6 +25,9 @@ pub(crate) enum Rule {
     Signers,
     Restart,
     Unreadable,
+    Shapes,
+    Endpoints,
+    Empty,
 }
 
 impl Rule {
@@ -59,6 +62,13 @@ impl Rule {
             Self::Signers => "A signing key is replaced without a gap",
             Self::Restart => "A kill at any moment, or a part that is away, costs nothing but time",
             Self::Unreadable => "What can't be read ends nothing",
+            Self::Shapes => {
+                "Each holds exactly the keys of those that it trusts, in any shape of topology"
+            }
+            Self::Endpoints => {
+                "An endpoint of the web, in a third trust domain, or none: SPIRE has the peer's keys"
+            }
+            Self::Empty => "An empty bundle lets no peer in, and takes no identity away",
         }
     }
 }

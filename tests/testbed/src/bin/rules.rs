@@ -43,14 +43,14 @@ impl Results {
     }
 
     fn add(&mut self, result: &Value) {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (test, version) = (text(&result["test"]), text(&result["spire"]));
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (test, version) = (word(&result["test"]), word(&result["spire"]));
         for rule in result["rules"].as_array().into_iter().flatten() {
-            let row = self.rows.entry((text(rule), test.clone())).or_default();
+            let row = self.rows.entry((word(rule), test.clone())).or_default();
             row.insert(version.clone(), result["passed"] == true);
         }
         let measured = result["measured"].as_array().into_iter().flatten();
-        let measured = measured.map(|line| format!("{} (SPIRE {version})", text(line)));
+        let measured = measured.map(|line| format!("{} (SPIRE {version})", word(line)));
         self.measured.entry(test).or_default().extend(measured);
         self.versions.insert(version);
     }
