@@ -1,7 +1,12 @@
 //! What a workload's own software does when the bundle of a peer is empty, which is how a peer is distrusted:
 //! `docs/empty-bundles.md` tells it to people.
 
-use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use trustweave_testbed::{
@@ -45,7 +50,7 @@ impl Scene<'_> {
         .unwrap();
     }
 
-    async fn json(&self, program: &PathBuf, arguments: &[&str]) -> Value {
+    async fn json(&self, program: &Path, arguments: &[&str]) -> Value {
         let socket = self.cluster.spire.workload_socket();
         let mut all = vec!["-socket", socket.to_str().unwrap()];
         all.extend(arguments);
