@@ -22,7 +22,7 @@ use super::{
     publish::{Pushed, backoff, push},
 };
 use crate::model::{
-    repository::{RepoPath, Revision, Tree},
+    repository::{Entry, RepoPath, Revision, Tree},
     trust_domain::TrustDomain,
 };
 
@@ -116,6 +116,12 @@ impl Repository for Mirror {
     async fn tree(&self, revision: &Revision) -> Result<Tree, Error> {
         let revision = revision.clone();
         self.run(move |store| objects::tree(store.repository()?, &revision, &RepoPath::ROOT))
+            .await
+    }
+
+    async fn publication(&self, revision: &Revision) -> Result<BTreeMap<String, Entry>, Error> {
+        let revision = revision.clone();
+        self.run(move |store| objects::publication(store.repository()?, &revision, &RepoPath::ROOT))
             .await
     }
 
@@ -214,7 +220,7 @@ impl LocalRepository {
         objects::tree(&self.repository, revision, &self.directory)
     }
 
-    /// The files directly in a directory of a commit, by name; the path is the repository's.
+    /// The files of a publication in a directory of a commit, by name; the path is the repository's.
     pub fn files(
         &self,
         revision: &Revision,
@@ -392,7 +398,7 @@ impl Store {
     fn fetch(&mut self) -> Result<Heads, Error> {
         let main = format!("refs/heads/{}", self.settings.branch);
         let mut wanted = self.list()?;
-        wanted.retain(|name, _| *name == main || name.starts_with(PUBLICATIONS));
+        wanted.retain(|name, _| *name == main || published_by(name).is_some());
         let fetched = self.fetch_branches(wanted)?;
         self.forget_others(&fetched)?;
         let mut heads = Heads::default();
@@ -400,11 +406,8 @@ impl Store {
             let revision = objects::revision(oid)?;
             if name == main {
                 heads.main = Some(revision);
-            } else if let Some(trust_domain) = name.strip_prefix(PUBLICATIONS) {
-                match TrustDomain::parse(trust_domain) {
-                    Ok(trust_domain) => drop(heads.publications.insert(trust_domain, revision)),
-                    Err(error) => tracing::warn!(branch = name, %error, "the branch is skipped"),
-                }
+            } else if let Some(trust_domain) = published_by(&name) {
+                heads.publications.insert(trust_domain, revision);
             }
         }
         Ok(heads)
@@ -488,6 +491,14 @@ impl Store {
     ) -> Result<Pushed, Error> {
         push(self, request, tip, draft)
     }
+}
+
+/// Whose publication a reference is by its name.
+///
+/// No other one is fetched: `a.test/x` would take the place of `a.test` among the mirror's
+/// references, and then nothing could be fetched at all.
+fn published_by(reference: &str) -> Option<TrustDomain> {
+    TrustDomain::parse(reference.strip_prefix(PUBLICATIONS)?).ok()
 }
 
 fn exists(repository: &git2::Repository, oid: Oid) -> bool {

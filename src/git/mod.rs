@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, future::Future, time::Duration};
 use thiserror::Error;
 
 use crate::model::{
-    repository::{RepoPath, Revision, Tree},
+    repository::{Entry, RepoPath, Revision, Tree},
     trust_domain::TrustDomain,
 };
 
@@ -42,7 +42,7 @@ pub struct Heads {
 pub struct Tip {
     /// The commit; `None` if there is no such branch.
     pub revision: Option<Revision>,
-    /// The files directly in the directory, by name.
+    /// The files of a publication directly in the directory, by name.
     pub files: BTreeMap<String, Vec<u8>>,
 }
 
@@ -100,6 +100,12 @@ pub trait Repository: Send + Sync + 'static {
 
     /// The content of a commit that was fetched.
     fn tree(&self, revision: &Revision) -> impl Future<Output = Result<Tree, Error>> + Send;
+
+    /// What stands at the names of a publication's files at the root of a commit that was fetched.
+    fn publication(
+        &self,
+        revision: &Revision,
+    ) -> impl Future<Output = Result<BTreeMap<String, Entry>, Error>> + Send;
 
     /// Whether a commit is here, fetched now or once.
     fn holds(&self, revision: &Revision) -> impl Future<Output = Result<bool, Error>> + Send;
