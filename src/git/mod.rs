@@ -178,6 +178,9 @@ pub enum Error {
         #[source]
         source: git2::Error,
     },
+    /// A commit that libgit2 can't read, or with such a one in its history.
+    #[error("the history of {0} is malformed")]
+    Malformed(Revision),
     /// A revision with more in it than is read.
     #[error("revision {revision} has more than {limit}")]
     TooLarge {
@@ -271,6 +274,7 @@ impl Error {
             | Self::Timeout(_)
             | Self::Token { .. } => true,
             Self::Unknown { .. }
+            | Self::Malformed(_)
             | Self::TooLarge { .. }
             | Self::Commit(_)
             | Self::Refused { .. }

@@ -409,7 +409,6 @@ async fn what_is_pushed_to_a_publications_branch_stops_nothing_else() {
     remote
         .git(&["update-ref", &format!("refs/heads/{branch}"), &broken])
         .await;
-    println!("broken: {:?}", published(&mirror).await);
     assert!(published(&mirror).await.is_err());
     assert_eq!(
         mirror
@@ -424,6 +423,17 @@ async fn what_is_pushed_to_a_publications_branch_stops_nothing_else() {
     let heads = mirror.fetch().await.unwrap();
     assert_eq!(heads.main.unwrap().as_str(), newer);
 
+    let other = mirror.publish(request("trustweave/b.test", "", &key), put("1"));
+    assert!(other.await.is_ok());
+    assert!(
+        mirror
+            .publish(request(branch, "", &key), put("2"))
+            .await
+            .is_ok()
+    );
+    let found = published(&mirror).await.unwrap();
+    assert_eq!(found["bundle.json"], Entry::File(b"2".as_slice().into()));
+
     // A branch below the name: git has room for one of them only.
     remote
         .git(&["update-ref", "-d", &format!("refs/heads/{branch}")])
@@ -432,7 +442,7 @@ async fn what_is_pushed_to_a_publications_branch_stops_nothing_else() {
         .commit("trustweave/a.test/x", "bundle.json", "2")
         .await;
     let heads = mirror.fetch().await.unwrap();
-    assert!(heads.publications.is_empty());
+    assert!(heads.publications.keys().all(|it| it.as_str() == "b.test"));
     let request = request(branch, "", &key);
     assert!(mirror.publish(request.clone(), put("3")).await.is_err());
     remote
