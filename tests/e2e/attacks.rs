@@ -1,0 +1,457 @@
+//! What an attacker can do, and what not: the keys that SPIRE holds are the honest ones throughout, the attack is
+//! told, and the honest flow goes on afterwards.
+
+use std::{
+    fs,
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use serde_json::{Value, json};
+use trustweave::{
+    git::SigningKey,
+    model::{
+        attestation::{Attestation, NAMESPACE, Serial},
+        bundle::{Bundle, Digest},
+        declaration::BundleEndpoint,
+        repository::publication,
+    },
+};
+use trustweave_testbed::{
+    federation::{Federation, trust_domain},
+    measure, ssh_key,
+};
+
+use super::{
+    ONE, TWO, condition, federated, held, holds_current_keys, own, plan, relationship, rotate,
+};
+
+/// A publication as it stands on a branch.
+#[derive(Clone)]
+struct Standing {
+    bundle: Vec<u8>,
+    statement: Vec<u8>,
+    signature: String,
+}
+
+impl Standing {
+    async fn read(federation: &Federation, cluster: &str) -> Self {
+        let git = &federation.testbed.git;
+        let branch = branch(cluster);
+        let file = async |name| git.show(&branch, name).await.unwrap();
+        Self {
+            bundle: file(publication::BUNDLE).await.into_bytes(),
+            statement: file(publication::ATTESTATION).await.into_bytes(),
+            signature: file(publication::SIGNATURE).await,
+        }
+    }
+
+    /// The same with another statement, signed with a key.
+    fn stating(&self, key: &SigningKey, change: impl FnOnce(&mut Attestation)) -> Self {
+        let mut statement: Attestation = serde_json::from_slice(&self.statement).unwrap();
+        change(&mut statement);
+        let statement = statement.to_bytes();
+        Self {
+            bundle: self.bundle.clone(),
+            signature: key.sign(NAMESPACE, &statement).unwrap(),
+            statement,
+        }
+    }
+
+    /// The same about other bytes, under another serial, signed with a key.
+    fn of(&self, bundle: Vec<u8>, serial: u64, key: &SigningKey) -> Self {
+        let digest = Digest::of(&bundle);
+        Self {
+            bundle,
+            ..self.stating(key, |it| {
+                (it.sha256, it.serial) = (digest, Serial(serial));
+            })
+        }
+    }
+
+    /// As entries of a tree.
+    fn entries(&self) -> Vec<Entry> {
+        vec![
+            ("100644", "bundle.json".into(), self.bundle.clone()),
+            (
+                "100644",
+                "bundle.attestation.json".into(),
+                self.statement.clone(),
+            ),
+            (
+                "100644",
+                "bundle.attestation.json.sig".into(),
+                self.signature.clone().into_bytes(),
+            ),
+        ]
+    }
+}
+
+/// Mode, path as fast-import reads it between quotes, and content (a commit's name for a submodule).
+type Entry = (&'static str, String, Vec<u8>);
+
+fn branch(cluster: &str) -> String {
+    format!("trustweave/{}", trust_domain(cluster))
+}
+
+/// Puts a new root commit with these entries on a branch, whatever is there.
+fn force_push(federation: &Federation, branch: &str, entries: &[Entry]) {
+    let mut stream = format!(
+        "commit refs/heads/{branch}\ncommitter Mallory <m@example.com> now\ndata 1\nx\ndeleteall\n"
+    )
+    .into_bytes();
+    for (mode, path, content) in entries {
+        if *mode == "160000" {
+            let commit = String::from_utf8(content.clone()).unwrap();
+            stream.extend_from_slice(format!("M {mode} {commit} \"{path}\"\n").as_bytes());
+            continue;
+        }
+        let head = format!("M {mode} inline \"{path}\"\ndata {}\n", content.len());
+        stream.extend_from_slice(head.as_bytes());
+        stream.extend_from_slice(content);
+        stream.push(b'\n');
+    }
+    stream.extend_from_slice(b"done\n");
+    let mut git = Command::new("git")
+        .arg("--git-dir")
+        .arg(federation.testbed.git.path())
+        .args(["fast-import", "--quiet", "--force", "--done"])
+        .arg("--date-format=now")
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    git.stdin.take().unwrap().write_all(&stream).unwrap();
+    assert!(git.wait().unwrap().success());
+}
+
+async fn point(federation: &Federation, branch: &str, commit: Option<&str>) {
+    let name = format!("refs/heads/{branch}");
+    let arguments = match commit {
+        Some(commit) => vec!["update-ref", &name, commit],
+        None => vec!["update-ref", "-d", &name],
+    };
+    federation.testbed.git.git(&arguments).await.unwrap();
+}
+
+/// Waits until a cluster has a commit in force that was made after all that is in git now.
+async fn caught_up(federation: &Federation, cluster: &str) {
+    let git = &federation.testbed.git;
+    let count = git.log("main").await.unwrap().len().to_string();
+    let commit = git
+        .commit("main", &[("docs/note.md", &count)], "Add a note")
+        .await
+        .unwrap();
+    federation
+        .until("a harmless commit to be in force", async || {
+            let status = federation.status(cluster, "gitsync", "trustweave").await?;
+            anyhow::ensure!(status["revision"] == commit.as_str(), "{status:#}");
+            Ok(Some(()))
+        })
+        .await
+        .unwrap();
+}
+
+/// The signing key of a cluster's agent.
+fn signing_key(federation: &Federation, cluster: &str) -> SigningKey {
+    let file = &federation.signer(cluster).unwrap().private;
+    SigningKey::from_openssh(&fs::read_to_string(file).unwrap()).unwrap()
+}
+
+/// Everything that a cluster's events say.
+async fn events(federation: &Federation, cluster: &str) -> String {
+    let cluster = federation.testbed.cluster(cluster).unwrap();
+    cluster
+        .kubectl(&["get", "events", "--all-namespaces", "--output=json"])
+        .await
+        .unwrap()
+}
+
+/// What the first cluster trusts of the second must not change.
+struct Victim {
+    honest: Bundle,
+    relationship: Value,
+}
+
+impl Victim {
+    async fn of(federation: &Federation) -> Self {
+        Self {
+            honest: own(federation, TWO).await,
+            relationship: relationship(federation, ONE, TWO).await,
+        }
+    }
+
+    /// Waits until the attack was seen, and checks that it came to nothing.
+    async fn withstands(&self, federation: &Federation, attack: &str, reason: &str) {
+        caught_up(federation, ONE).await;
+        let status = federation
+            .peer_until(ONE, TWO, &format!("{attack}: {reason}"), |status| {
+                condition(status, "BundleAccepted")["reason"] == reason
+            })
+            .await
+            .unwrap();
+        assert_eq!(status["phase"], "Federated", "{attack}");
+        let after = relationship(federation, ONE, TWO).await;
+        assert_eq!(after, self.relationship, "{attack}");
+        let held = held(federation, ONE, TWO).await.unwrap();
+        assert!(
+            held.same_keys(&self.honest),
+            "{attack}: SPIRE holds other keys"
+        );
+        let told = reason == "Verified"
+            || reason == "Unpublished"
+            || events(federation, ONE).await.contains(reason);
+        assert!(told, "{attack}: no event says {reason}");
+    }
+}
+
+/// Two deliveries, so that the first is old; then the second cluster's agent is gone. The commit of the first.
+async fn besieged() -> (Federation, String) {
+    let federation = federated(plan()).await;
+    let git = &federation.testbed.git;
+    let first = git.tip(&branch(TWO)).await.unwrap().unwrap();
+    rotate(&federation, TWO).await;
+    holds_current_keys(&federation, ONE, TWO).await;
+    federation
+        .peer_until(ONE, TWO, "serial 2 to be reported", |status| {
+            status["version"] == "0.2"
+        })
+        .await
+        .unwrap();
+    // It would repair its branch.
+    federation.agent(TWO).unwrap().kill().unwrap();
+    (federation, first)
+}
+
+/// The second cluster's agent comes back, and a rotation gets through.
+async fn goes_on(federation: &mut Federation) {
+    federation.start_agent(TWO).unwrap();
+    rotate(federation, TWO).await;
+    holds_current_keys(federation, ONE, TWO).await;
+    let verified = |status: &Value| condition(status, "BundleAccepted")["status"] == "True";
+    federation
+        .peer_until(ONE, TWO, "the bundle to be accepted again", verified)
+        .await
+        .unwrap();
+}
+
+/// A commit that git takes from anybody, and libgit2 can't read.
+async fn malformed_commit(federation: &Federation) -> String {
+    let git = &federation.testbed.git;
+    let tree = git.git(&["rev-parse", "main^{tree}"]).await.unwrap();
+    let path = federation.testbed.directory().join("commit");
+    let text = format!("tree {}\nauthor nobody\n\nno committer\n", tree.trim());
+    fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap();
+    let written = git
+        .git(&["hash-object", "-t", "commit", "-w", "--literally", path])
+        .await
+        .unwrap();
+    written.trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_may_push_to_every_branch_without_a_key_moves_nothing() {
+    let (mut federation, first) = besieged().await;
+    let target = branch(TWO);
+    let victim = Victim::of(&federation).await;
+    let standing = Standing::read(&federation, TWO).await;
+    let stranger = ssh_key(federation.testbed.directory(), "stranger").unwrap();
+    let stranger = fs::read_to_string(stranger.private).unwrap();
+    let stranger = SigningKey::from_openssh(&stranger).unwrap();
+
+    let forged = Standing {
+        bundle: own(&federation, ONE).await.canonical(),
+        ..standing.clone()
+    };
+    let truncated = Standing {
+        signature: standing.signature[..standing.signature.len() / 2].to_owned(),
+        ..standing.clone()
+    };
+    let with = |more: Vec<Entry>| [standing.entries(), more].concat();
+    let links = |mode: &'static str, content: &str| -> Vec<Entry> {
+        let entries = standing.entries().into_iter();
+        entries
+            .map(|(_, path, _)| (mode, path, content.as_bytes().to_vec()))
+            .collect()
+    };
+    let many = (0..60_000).map(|n| ("100644", format!("many/{n}/{n}"), Vec::new()));
+    let unreadable = ("100644", "\\377\\376/\\200".to_owned(), b"x".to_vec());
+    let swapped = Standing::read(&federation, ONE).await;
+    let jump = standing.stating(&stranger, |it| it.serial = Serial::LAST);
+    let garbage = ("100644", "README.md".to_owned(), b"garbage".to_vec());
+    let trees: Vec<(&str, &str, Vec<Entry>)> = vec![
+        ("a forged bundle", "OtherDigest", forged.entries()),
+        (
+            "a truncated signature",
+            "UnreadableSignature",
+            truncated.entries(),
+        ),
+        ("garbage", "MissingFile", vec![garbage]),
+        (
+            "symbolic links",
+            "MissingFile",
+            links("120000", "/etc/passwd"),
+        ),
+        ("submodules", "MissingFile", links("160000", &first)),
+        ("another's publication", "UnknownSigner", swapped.entries()),
+        ("more files than are read", "Verified", with(many.collect())),
+        ("names that are no text", "Verified", with(vec![unreadable])),
+    ];
+    for (attack, reason, entries) in trees {
+        force_push(&federation, &target, &entries);
+        victim.withstands(&federation, attack, reason).await;
+    }
+    point(&federation, &target, Some(&first)).await;
+    victim
+        .withstands(&federation, "a replayed commit", "Rollback")
+        .await;
+    let malformed = malformed_commit(&federation).await;
+    point(&federation, &target, Some(&malformed)).await;
+    victim
+        .withstands(&federation, "a malformed commit", "UnreadableBranch")
+        .await;
+    point(&federation, &target, None).await;
+    victim
+        .withstands(&federation, "a deleted branch", "Unpublished")
+        .await;
+    let below = format!("{target}/x");
+    force_push(&federation, &below, &standing.entries());
+    victim
+        .withstands(&federation, "a branch below the name", "Unpublished")
+        .await;
+    point(&federation, &below, None).await;
+    // Nor does it decide what the agent publishes next.
+    force_push(&federation, &target, &jump.entries());
+    victim
+        .withstands(
+            &federation,
+            "the last serial, by a stranger",
+            "UnknownSigner",
+        )
+        .await;
+    goes_on(&mut federation).await;
+    let status = federation
+        .status(ONE, "trustpeer", &trust_domain(TWO))
+        .await
+        .unwrap();
+    let serial = status["watermark"]["serial"].as_u64().unwrap();
+    assert!((3..=4).contains(&serial), "{status:#}");
+}
+
+/// Waits until a cluster's agent says why it does not publish.
+async fn does_not_publish(federation: &Federation, cluster: &str, why: &str) {
+    federation
+        .until(&format!("{cluster} to say `{why}`"), async || {
+            let status = federation.status(cluster, "gitsync", "trustweave").await?;
+            let published = condition(&status, "Published");
+            let told = published["message"].as_str().unwrap_or_default();
+            anyhow::ensure!(
+                published["status"] == "False" && told.contains(why),
+                "{published}"
+            );
+            Ok(Some(()))
+        })
+        .await
+        .unwrap();
+}
+
+/// Raises the epoch of a cluster's trust domain by review.
+async fn raise_epoch(federation: &Federation, cluster: &str, epoch: u64) {
+    let mut declaration = federation.declaration(cluster).unwrap();
+    declaration["spec"]["epoch"] = json!(epoch);
+    federation
+        .declare(cluster, &declaration, "Raise the epoch")
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_one_trust_domains_key_speaks_for_no_other_one() {
+    let (mut federation, _) = besieged().await;
+    let target = branch(TWO);
+    let victim = Victim::of(&federation).await;
+    let standing = Standing::read(&federation, TWO).await;
+    let key = signing_key(&federation, TWO);
+    let mut mixed = own(&federation, TWO).await;
+    let stolen = own(&federation, ONE).await;
+    mixed.x509_authorities.extend(stolen.x509_authorities);
+    let old = own(&federation, TWO).await;
+    let first_key = old.keys().next().unwrap();
+    let other = old.without(|key| *key == first_key);
+    let served = json!({
+        "profile": "https_spiffe", "url": "https://mallory.example/",
+        "spiffeID": format!("spiffe://{}/spire/server", trust_domain(TWO)),
+    });
+    let served: BundleEndpoint = serde_json::from_value(served).unwrap();
+    let name = trust_domain(ONE).parse().unwrap();
+    let cases = vec![
+        (
+            "about another trust domain",
+            "OtherTrustDomain",
+            standing.stating(&key, |it| (it.trust_domain, it.serial) = (name, Serial(3))),
+        ),
+        (
+            "the victim's own CA",
+            "InvalidBundle",
+            standing.of(mixed.canonical(), 3, &key),
+        ),
+        (
+            "two bundles under one serial",
+            "Equivocation",
+            standing.of(other.canonical(), 2, &key),
+        ),
+        (
+            "another endpoint",
+            "OtherEndpoint",
+            standing.stating(&key, |it| (it.endpoint, it.serial) = (served, Serial(3))),
+        ),
+        (
+            "an epoch that nobody reviewed",
+            "OtherEpoch",
+            standing.stating(&key, |it| (it.epoch, it.serial) = (1, Serial(3))),
+        ),
+        (
+            "a serial that no cluster could remember",
+            "UnreadableAttestation",
+            standing.stating(&key, |it| it.serial = Serial(u64::MAX)),
+        ),
+    ];
+    for (attack, reason, publication) in cases {
+        force_push(&federation, &target, &publication.entries());
+        victim.withstands(&federation, attack, reason).await;
+    }
+
+    // The last serial is a serial: it is taken, and its owner is stuck until people step in.
+    let last = standing.stating(&key, |it| it.serial = Serial::LAST);
+    force_push(&federation, &target, &last.entries());
+    let version = format!("0.{}", Serial::LAST);
+    federation
+        .peer_until(ONE, TWO, "the last serial", |status| {
+            status["version"] == version.as_str()
+        })
+        .await
+        .unwrap();
+    federation.start_agent(TWO).unwrap();
+    rotate(&federation, TWO).await;
+    does_not_publish(&federation, TWO, "raise `epoch`").await;
+    let held_now = held(&federation, ONE, TWO).await.unwrap();
+    assert!(held_now.same_keys(&victim.honest));
+    raise_epoch(&federation, TWO, 1).await;
+    holds_current_keys(&federation, ONE, TWO).await;
+
+    // A clone of the cluster has its key, and another UID.
+    federation
+        .peer_until(ONE, TWO, "epoch 1", |status| status["version"] == "1.1")
+        .await
+        .unwrap();
+    let standing = Standing::read(&federation, TWO).await;
+    let clone = standing.stating(&key, |it| {
+        "5e5a1b06-clone".clone_into(&mut it.cluster_uid);
+        it.serial = Serial(2);
+    });
+    force_push(&federation, &target, &clone.entries());
+    does_not_publish(&federation, TWO, "cluster UID 5e5a1b06-clone").await;
+    raise_epoch(&federation, TWO, 2).await;
+    rotate(&federation, TWO).await;
+    holds_current_keys(&federation, ONE, TWO).await;
+}
