@@ -7,6 +7,11 @@ use std::{
     process::{Command, Stdio},
 };
 
+use futures::StreamExt as _;
+use kube::{
+    ResourceExt as _,
+    api::{Api, ApiResource, DynamicObject, GroupVersionKind, WatchEvent, WatchParams},
+};
 use serde_json::{Value, json};
 use trustweave::{
     git::SigningKey,
@@ -454,4 +459,390 @@ async fn whoever_has_one_trust_domains_key_speaks_for_no_other_one() {
     raise_epoch(&federation, TWO, 2).await;
     rotate(&federation, TWO).await;
     holds_current_keys(&federation, ONE, TWO).await;
+}
+
+/// The most memory that a process ever had resident, in MiB.
+fn peak(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap() >> 10
+}
+
+/// Bytes that do not compress.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut noise = Vec::with_capacity(bytes + 8);
+    while noise.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        noise.extend_from_slice(&state.to_le_bytes());
+    }
+    noise
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_huge_bundle_is_refused_and_costs_little_memory() {
+    let (mut federation, _) = besieged().await;
+    let victim = Victim::of(&federation).await;
+    let standing = Standing::read(&federation, TWO).await;
+    let key = signing_key(&federation, TWO);
+    let agent = federation.agent(ONE).unwrap().id();
+    let before = measure::resident(agent).unwrap() >> 10;
+    let document: Value = serde_json::from_slice(&standing.bundle).unwrap();
+    let keys = vec![document["keys"][0].clone(); 10_000];
+    let many = json!({"keys": keys, "spiffe_sequence": 3}).to_string();
+    for (attack, bundle) in [
+        ("10,000 keys", many.into_bytes()),
+        ("100 MiB", noise(100 << 20)),
+    ] {
+        let publication = standing.of(bundle, 3, &key);
+        force_push(&federation, &branch(TWO), &publication.entries());
+        victim
+            .withstands(&federation, attack, "InvalidBundle")
+            .await;
+        let (now, most) = (measure::resident(agent).unwrap() >> 10, peak(agent));
+        println!("{attack}: resident {before} MiB before, {now} MiB after, {most} MiB at most");
+        assert!(now < 150, "{attack}: {now} MiB");
+    }
+    // What the victim publishes gets out, and what the peer's agent repairs gets in.
+    goes_on(&mut federation).await;
+    rotate(&federation, ONE).await;
+    holds_current_keys(&federation, TWO, ONE).await;
+}
+
+/// Waits until a condition of a cluster's `GitSync` has a reason; its message.
+async fn sync_says(federation: &Federation, cluster: &str, kind: &str, reason: &str) -> String {
+    federation
+        .until(&format!("{cluster} to say {kind}: {reason}"), async || {
+            let status = federation.status(cluster, "gitsync", "trustweave").await?;
+            let found = condition(&status, kind);
+            anyhow::ensure!(found["reason"] == reason, "{status:#}");
+            Ok(found["message"].as_str().map(str::to_owned))
+        })
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rewritten_main_is_not_followed_and_rotations_go_on() {
+    let mut federation = federated(plan()).await;
+    let git = &federation.testbed.git;
+    let before = git.tip("main").await.unwrap().unwrap();
+    // Everything of main, but without its history, and with a topology in which nobody trusts anybody.
+    let empty = "apiVersion: trustweave.dev/v1alpha1\nkind: Topology\nmetadata: {name: topology}\nspec: {edges: []}\n";
+    let file = (
+        "100644",
+        "topology.yaml".to_owned(),
+        empty.as_bytes().to_vec(),
+    );
+    force_push(&federation, "main", &[file]);
+    let rewritten = git.tip("main").await.unwrap().unwrap();
+    for cluster in [ONE, TWO] {
+        let message = sync_says(&federation, cluster, "Ready", "Rewound").await;
+        assert!(message.contains(&rewritten), "{message}");
+    }
+    rotate(&federation, TWO).await;
+    holds_current_keys(&federation, ONE, TWO).await;
+
+    // A restart changes nothing.
+    federation.agent(ONE).unwrap().kill().unwrap();
+    rotate(&federation, TWO).await;
+    federation.start_agent(ONE).unwrap();
+    holds_current_keys(&federation, ONE, TWO).await;
+    sync_says(&federation, ONE, "Ready", "Rewound").await;
+
+    // Without its mirror, the agent can't read the commit in force: it says so, and leaves all as it is.
+    federation.agent(ONE).unwrap().kill().unwrap();
+    let victim = Victim::of(&federation).await;
+    fs::remove_dir_all(federation.testbed.directory().join("agent-0/state")).unwrap();
+    federation.start_agent(ONE).unwrap();
+    let message = sync_says(&federation, ONE, "Ready", "PassFailed").await;
+    assert!(message.contains(&before), "{message}");
+    assert!(message.contains("acceptRewind"), "{message}");
+    let status = federation
+        .status(ONE, "trustpeer", &trust_domain(TWO))
+        .await
+        .unwrap();
+    assert_eq!(status["phase"], "Federated");
+    let after = relationship(&federation, ONE, TWO).await;
+    assert_eq!(after, victim.relationship);
+    let held = held(&federation, ONE, TWO).await.unwrap();
+    assert!(held.same_keys(&victim.honest));
+
+    // The history comes back: all goes on.
+    point(&federation, "main", Some(&before)).await;
+    sync_says(&federation, ONE, "Ready", "InForce").await;
+    rotate(&federation, TWO).await;
+    holds_current_keys(&federation, ONE, TWO).await;
+}
+
+/// Lowers by hand what a cluster remembers of the other, to serial 1 with a digest.
+async fn lower(federation: &Federation, place: &str, digest: &str) {
+    let peer = trust_domain(TWO);
+    let one = federation.testbed.cluster(ONE).unwrap();
+    let digest_annotation = format!("trustweave.dev/digest={digest}");
+    let watermark = json!({"serial": 1, "digest": digest});
+    let patch = json!({"status": {"version": "0.1", "watermark": watermark}});
+    let patch = format!("--patch={patch}");
+    let arguments = match place {
+        "the relationship" => vec![
+            "annotate",
+            "clusterfederatedtrustdomain",
+            &peer,
+            "--overwrite",
+            "trustweave.dev/serial=1",
+            &digest_annotation,
+        ],
+        _ => vec![
+            "patch",
+            "trustpeer",
+            &peer,
+            "--subresource=status",
+            "--type=merge",
+            &patch,
+        ],
+    };
+    one.kubectl(&arguments).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watermark_that_is_lowered_in_one_place_counts_as_the_other_has_it() {
+    let (mut federation, first) = besieged().await;
+    let git = &federation.testbed.git;
+    let second = git.tip(&branch(TWO)).await.unwrap().unwrap();
+    let statement = git.show(&first, publication::ATTESTATION).await.unwrap();
+    let old: Attestation = serde_json::from_str(&statement).unwrap();
+    let honest = own(&federation, TWO).await;
+    for place in ["the relationship", "the TrustPeer"] {
+        let says = |reason: &'static str| {
+            move |status: &Value| {
+                condition(status, "BundleAccepted")["reason"] == reason
+                    && status["version"] == "0.2"
+            }
+        };
+        point(&federation, &branch(TWO), Some(&first)).await;
+        federation
+            .peer_until(ONE, TWO, "the replay to be refused", says("Rollback"))
+            .await
+            .unwrap();
+        lower(&federation, place, old.sha256.as_str()).await;
+        caught_up(&federation, ONE).await;
+        let status = federation
+            .peer_until(ONE, TWO, &format!("{place} not to count"), says("Rollback"))
+            .await
+            .unwrap();
+        assert_eq!(status["phase"], "Federated", "{place}");
+        let held = held(&federation, ONE, TWO).await.unwrap();
+        assert!(held.same_keys(&honest), "{place}");
+        // With the honest publication back, both places say the same again.
+        point(&federation, &branch(TWO), Some(&second)).await;
+        federation
+            .peer_until(ONE, TWO, "the honest bundle", says("Verified"))
+            .await
+            .unwrap();
+        let now = relationship(&federation, ONE, TWO).await;
+        let serial = &now["metadata"]["annotations"]["trustweave.dev/serial"];
+        assert_eq!(serial, "2", "{place}");
+    }
+    goes_on(&mut federation).await;
+}
+
+/// Watches a registration of the overlay, and sees every state that it is in.
+struct Watch {
+    stop: tokio::sync::oneshot::Sender<()>,
+    states: tokio::task::JoinHandle<Vec<Value>>,
+}
+
+impl Watch {
+    /// Begins with the state that it is in now.
+    async fn begin(federation: &Federation) -> Self {
+        let client = federation.testbed.cluster(ONE).unwrap().client();
+        let kind = GroupVersionKind::gvk("spire.spiffe.io", "v1alpha1", "ClusterSPIFFEID");
+        let api: Api<DynamicObject> = Api::all_with(client, &ApiResource::from_gvk(&kind));
+        let name = "frontend-client";
+        let now = api.get(name).await.unwrap();
+        let version = now.resource_version().unwrap();
+        let parameters = WatchParams::default()
+            .fields(&format!("metadata.name={name}"))
+            .timeout(290);
+        let (stop, mut stopped) = tokio::sync::oneshot::channel();
+        let mut events = api.watch(&parameters, &version).await.unwrap().boxed();
+        let states = tokio::spawn(async move {
+            let mut states = vec![now.data["spec"]["federatesWith"].clone()];
+            loop {
+                tokio::select! {
+                    _ = &mut stopped => return states,
+                    event = events.next() => match event.expect("the watch ended").unwrap() {
+                        WatchEvent::Added(it) | WatchEvent::Modified(it) => {
+                            states.push(it.data["spec"]["federatesWith"].clone());
+                        }
+                        WatchEvent::Deleted(_) => states.push(Value::Null),
+                        _ => {}
+                    },
+                }
+            }
+        });
+        Self { stop, states }
+    }
+
+    /// Asserts that the registration named the peer all the time.
+    async fn never_lost_the_peer(self, during: &str) {
+        self.stop.send(()).unwrap();
+        let peer = json!([trust_domain(TWO)]);
+        let states = self.states.await.unwrap();
+        assert!(states.iter().all(|it| *it == peer), "{during}: {states:?}");
+        println!("{during}: {} states, all with the peer", states.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neither_restarts_nor_a_failed_batch_take_a_ready_peer_out() {
+    let mut federation = federated(plan()).await;
+    let watch = Watch::begin(&federation).await;
+    federation.agent(ONE).unwrap().kill().unwrap();
+    federation.start_agent(ONE).unwrap();
+    caught_up(&federation, ONE).await;
+    watch.never_lost_the_peer("an agent that was killed").await;
+
+    let watch = Watch::begin(&federation).await;
+    let spire = &federation.testbed.cluster(ONE).unwrap().spire;
+    spire.stop_controller_manager().await.unwrap();
+    rotate(&federation, TWO).await;
+    federation
+        .peer_until(ONE, TWO, "serial 2", |status| status["version"] == "0.2")
+        .await
+        .unwrap();
+    spire.start_controller_manager().await.unwrap();
+    holds_current_keys(&federation, ONE, TWO).await;
+    watch
+        .never_lost_the_peer("a controller manager that was restarted")
+        .await;
+
+    let watch = Watch::begin(&federation).await;
+    let git = &federation.testbed.git;
+    let overlay = "clusters/cluster-1/kustomization.yaml";
+    let good = git.show("main", overlay).await.unwrap();
+    let bad = good.replacen("resources:", "resources:\n  - bad.yaml", 1);
+    let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: Not_A_Name\n  namespace: federation-demo\n";
+    let files = [
+        (overlay, bad.as_str()),
+        ("clusters/cluster-1/bad.yaml", account),
+    ];
+    git.commit("main", &files, "Add what no API server takes")
+        .await
+        .unwrap();
+    let message = sync_says(&federation, ONE, "Ready", "WritesFailed").await;
+    assert!(message.contains("Not_A_Name"), "{message}");
+    rotate(&federation, TWO).await;
+    holds_current_keys(&federation, ONE, TWO).await;
+    git.commit("main", &[(overlay, &good)], "Take it away again")
+        .await
+        .unwrap();
+    sync_says(&federation, ONE, "Ready", "InForce").await;
+    watch.never_lost_the_peer("a batch that failed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_agents_kinds_remembered_is_remembered_by_the_relationship_too() {
+    let (mut federation, first) = besieged().await;
+    let git = &federation.testbed.git;
+    let second = git.tip(&branch(TWO)).await.unwrap().unwrap();
+    point(&federation, &branch(TWO), Some(&first)).await;
+    let victim = Victim::of(&federation).await;
+    victim.withstands(&federation, "a replay", "Rollback").await;
+
+    // A publication's branch that is gone comes back under a higher serial.
+    point(&federation, &branch(ONE), None).await;
+    federation
+        .until("the branch to be published again", async || {
+            let Some(tip) = git.tip(&branch(ONE)).await? else {
+                return Ok(None);
+            };
+            let statement = git.show(&tip, publication::ATTESTATION).await?;
+            let statement: Attestation = serde_json::from_str(&statement)?;
+            anyhow::ensure!(statement.serial == Serial(2), "{}", statement.serial);
+            Ok(Some(()))
+        })
+        .await
+        .unwrap();
+
+    let watch = Watch::begin(&federation).await;
+    let one = federation.testbed.cluster(ONE).unwrap();
+    one.kubectl(&[
+        "delete",
+        "crd",
+        "gitsyncs.trustweave.dev",
+        "trustpeers.trustweave.dev",
+    ])
+    .await
+    .unwrap();
+    let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
+    one.kubectl(&["apply", "--server-side", "--kustomize", deploy])
+        .await
+        .unwrap();
+    federation.agent(ONE).unwrap().kill().unwrap();
+    federation.start_agent(ONE).unwrap();
+    victim
+        .withstands(&federation, "a replay after the loss of memory", "Rollback")
+        .await;
+    watch
+        .never_lost_the_peer("the loss of the agent's kinds")
+        .await;
+    point(&federation, &branch(TWO), Some(&second)).await;
+    goes_on(&mut federation).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_datastore_of_spire_is_told_and_gets_over_by_itself() {
+    let federation = federated(plan()).await;
+    rotate(&federation, ONE).await;
+    holds_current_keys(&federation, TWO, ONE).await;
+    let former = own(&federation, ONE).await;
+    let spire = &federation.testbed.cluster(ONE).unwrap().spire;
+    let configuration = spire.configuration().unwrap();
+    let path = |pointer: &str| {
+        configuration
+            .pointer(pointer)
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    spire.stop_server().await.unwrap();
+    let store = path("/plugins/DataStore/0/sql/plugin_data/connection_string");
+    for lost in [
+        store.clone(),
+        format!("{store}-wal"),
+        format!("{store}-shm"),
+        path("/plugins/KeyManager/0/disk/plugin_data/keys_path"),
+    ] {
+        // The journal is there only while it is needed.
+        drop(fs::remove_file(lost));
+    }
+    let begun = std::time::Instant::now();
+    spire.start_server().await.unwrap();
+    assert!(held(&federation, ONE, TWO).await.is_none());
+    assert!(!own(&federation, ONE).await.same_keys(&former));
+    holds_current_keys(&federation, TWO, ONE).await;
+    println!(
+        "new keys at the peer: {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
+    federation
+        .until("the alarm", async || {
+            Ok(events(&federation, TWO)
+                .await
+                .contains("SequenceFell")
+                .then_some(()))
+        })
+        .await
+        .unwrap();
+    holds_current_keys(&federation, ONE, TWO).await;
+    println!(
+        "the own row of the peer: {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
+    federation.federated().await.unwrap();
 }
