@@ -36,14 +36,14 @@ impl Condition {
             kind,
             status: status.into(),
             reason,
-            message: clipped(message.into()),
+            message: clipped(&message.into()),
         }
     }
 }
 
 /// What a peer wrote may be quoted in a message: it must not grow a status beyond what an API server
 /// takes, nor tell a terminal what to do.
-fn clipped(message: String) -> String {
+fn clipped(message: &str) -> String {
     let tame = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     let mut text: String = message.chars().take(MESSAGE).map(tame).collect();
     if message.chars().nth(MESSAGE).is_some() {

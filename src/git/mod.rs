@@ -3,7 +3,14 @@
 //! **Invariants:** content is read from the object database, never from a worktree, so no symbolic
 //! link is followed; a push is judged by what the remote's references are afterwards, never by
 //! error texts, and never taken for success because no error came; nothing here writes outside the
-//! directory that it was asked to write.
+//! directory that it was asked to write; what is on a publication's branch, which whoever may push
+//! decides, stops neither the reading nor the writing of another.
+//!
+//! libgit2 can't limit a fetch: what a server takes gets into the mirror, whatever its size, and
+//! stays there until the mirror is made anew. It is streamed to disk; only files below the limits are
+//! ever read from there. A delta, though, is applied in memory when it arrives. So the size of a push
+//! is the server's to limit (`receive.maxInputSize`), and the memory and disk of the process its
+//! supervisor's.
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
