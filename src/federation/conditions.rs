@@ -9,6 +9,9 @@ use super::{
 /// Annotation of a `TrustPeer`: distrust the peer although registrations of others name it.
 pub const FORCE: &str = "trustweave.dev/force-distrust";
 
+/// How many characters a message may have.
+const MESSAGE: usize = 4096;
+
 /// A condition of a `TrustPeer`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
@@ -33,9 +36,20 @@ impl Condition {
             kind,
             status: status.into(),
             reason,
-            message: message.into(),
+            message: clipped(&message.into()),
         }
     }
+}
+
+/// What a peer wrote may be quoted in a message: it must not grow a status beyond what an API server
+/// takes, nor tell a terminal what to do.
+fn clipped(message: &str) -> String {
+    let tame = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let mut text: String = message.chars().take(MESSAGE).map(tame).collect();
+    if message.chars().nth(MESSAGE).is_some() {
+        text.push('…');
+    }
+    text
 }
 
 /// All conditions of a peer; what is wrong comes before what merely follows from it.
@@ -267,4 +281,18 @@ fn confirmed(confirmation: Option<bool>) -> Condition {
         ),
     };
     Condition::new("Confirmed", confirmation, reason, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_wrote_neither_fills_a_status_nor_steers_a_terminal() {
+        let of = |message: &str| Condition::new("Ready", false, "Reason", message).message;
+        assert_eq!(of("née \u{1b}[2J\n"), "née \u{fffd}[2J\u{fffd}");
+        let long = of(&"é".repeat(1 << 20));
+        assert_eq!(long.chars().count(), MESSAGE + 1);
+        assert!(long.ends_with("é…"));
+    }
 }

@@ -37,9 +37,12 @@ pub(super) fn push(
     draft: &Draft,
 ) -> Result<Pushed, Error> {
     let base = tip.revision.as_ref().map(objects::oid).transpose()?;
-    let ours = commit(store.repository()?, request, base, draft)?;
+    // On top of what can't be read, nothing can be made: it is replaced.
+    let replaced = base.is_some_and(|base| store.is_left_out(base));
+    let parent = base.filter(|_| !replaced);
+    let ours = commit(store.repository()?, request, parent, draft)?;
     let name = format!("refs/heads/{}", request.branch);
-    let (outcome, words) = send(store, &name, base, ours)?;
+    let (outcome, words) = send(store, &name, (base, replaced), ours)?;
     let revision = objects::revision(ours)?;
     match store.list()?.get(&name).copied() {
         Some(remote) if remote == ours => Ok(Pushed::Accepted(revision)),
@@ -63,11 +66,11 @@ pub(super) fn push(
     }
 }
 
-/// Pushes a commit; what libgit2 says of it, and the words of the server.
+/// Pushes a commit on top of a base, or in its place; what libgit2 says of it, and the words of the server.
 fn send(
     store: &mut Store,
     name: &str,
-    base: Option<Oid>,
+    (base, replaced): (Option<Oid>, bool),
     ours: Oid,
 ) -> Result<(Result<(), git2::Error>, String), Error> {
     let (said, status) = (RefCell::new(Vec::new()), RefCell::new(None));
@@ -100,7 +103,8 @@ fn send(
             branch: name.to_owned(),
             source,
         })?;
-    let outcome = remote.push(&[format!("{ours}:{name}")], Some(&mut options));
+    let force = if replaced { "+" } else { "" };
+    let outcome = remote.push(&[format!("{force}{ours}:{name}")], Some(&mut options));
     drop(options);
     let said = String::from_utf8_lossy(&said.take())
         .trim()

@@ -137,7 +137,7 @@ pub struct Bundle {
 pub enum InvalidBundle {
     /// Larger than [`MAX_BUNDLE_BYTES`].
     #[error("the bundle has {0} bytes, more than the {MAX_BUNDLE_BYTES} that are accepted")]
-    TooLarge(usize),
+    TooLarge(u64),
     /// Not JSON, or not a JSON object.
     #[error("the bundle is not a JSON object: {0}")]
     Json(String),
@@ -171,7 +171,7 @@ impl Bundle {
     /// the specification asks; duplicate keys are folded.
     pub fn parse(bytes: &[u8]) -> Result<Self, InvalidBundle> {
         if bytes.len() > MAX_BUNDLE_BYTES {
-            return Err(InvalidBundle::TooLarge(bytes.len()));
+            return Err(InvalidBundle::TooLarge(bytes.len() as u64));
         }
         let document: Map<String, Value> = serde_json::from_slice(bytes)
             .map_err(|error| InvalidBundle::Json(error.to_string()))?;

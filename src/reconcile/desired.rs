@@ -62,8 +62,8 @@ pub fn settled_peers(declarations: &Declarations, trust_domain: &TrustDomain) ->
     }
 }
 
-/// The files directly in a directory of a tree, by name: a publication's, say.
-pub fn files_in(tree: &Tree, directory: &RepoPath) -> BTreeMap<String, Vec<u8>> {
+/// The files directly in a directory of a tree, by name.
+fn files_in(tree: &Tree, directory: &RepoPath) -> BTreeMap<String, Vec<u8>> {
     tree.below(directory)
         .filter(|(path, _)| path.parent() == *directory)
         .filter_map(|(path, entry)| match entry {

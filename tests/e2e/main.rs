@@ -10,6 +10,7 @@
     reason = "a slow first build must be seen to progress"
 )]
 
+mod attacks;
 mod clients;
 mod endpoint;
 mod endpoints;

@@ -28,6 +28,7 @@ pub(crate) enum Rule {
     Shapes,
     Endpoints,
     Empty,
+    Attack,
 }
 
 impl Rule {
@@ -67,6 +68,9 @@ impl Rule {
             }
             Self::Endpoints => {
                 "An endpoint of the web, in a third trust domain, or none: SPIRE has the peer's keys"
+            }
+            Self::Attack => {
+                "Who may push moves nothing without a signer key; who has one speaks for one trust domain alone"
             }
             Self::Empty => "An empty bundle lets no peer in, and takes no identity away",
         }

@@ -33,6 +33,7 @@ use crate::{
     },
     git::{self, Heads, Repository},
     model::{
+        attestation::Rejection,
         bundle::Bundle,
         declaration::{BundleEndpoint, Profile, TrustDomainSpec},
         declarations::Declarations,
@@ -136,6 +137,9 @@ pub enum Error {
     Cluster(#[from] cluster::Error),
 }
 
+/// The files of a publication by name.
+type Files = BTreeMap<String, Vec<u8>>;
+
 /// The loop's memory: only what saves work. Losing it changes nothing that a pass decides.
 pub struct Sync<R, C> {
     repository: Arc<R>,
@@ -145,6 +149,8 @@ pub struct Sync<R, C> {
     good: Option<Declarations>,
     settled: Settled,
     trees: BTreeMap<Revision, Arc<Tree>>,
+    /// What stands on the branches of publications.
+    publications: BTreeMap<Revision, Result<Files, Rejection>>,
 }
 
 /// The writes of a pass, and what came of them.
@@ -178,6 +184,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             good: None,
             settled: Settled::default(),
             trees: BTreeMap::new(),
+            publications: BTreeMap::new(),
         }
     }
 
@@ -195,8 +202,9 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         revision: &Revision,
         heads: &Heads,
     ) -> Result<Vec<Diagnostic>, Error> {
-        let wanted: BTreeSet<&Revision> = heads.publications.values().chain([revision]).collect();
-        self.trees.retain(|revision, _| wanted.contains(revision));
+        self.trees.retain(|kept, _| kept == revision);
+        let wanted: BTreeSet<&Revision> = heads.publications.values().collect();
+        self.publications.retain(|kept, _| wanted.contains(kept));
         let tree = self.tree(revision).await?;
         let (declarations, diagnostics) = Declarations::load(&tree, self.good.as_ref());
         self.good = Some(declarations);
