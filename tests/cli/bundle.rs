@@ -870,8 +870,7 @@ fn diff_tells_who_loses_by_a_declaration_that_is_removed() {
     fs::remove_file(repository.0.path().join(super::DECLARATION)).unwrap();
     repository.replace("trust-domains/b.test/trust-domain.yaml", "[a.test]", "[]");
     let told = repository.run(&["diff", "--base=HEAD"]).expect(1);
-    let expected = "a.test is no longer declared: nothing more is applied in cluster-1, and nothing \
-                    deleted; b.test loses federation with it\n  b.test: cluster-2 will no longer \
+    let expected = "a.test is no longer declared: cluster-1 will give up every peer, and keep the overlay's objects; b.test loses federation with it\n  b.test: cluster-2 will no longer \
                     trust a.test (drained first, then its keys are distrusted): the topology";
     assert!(
         told.stdout.contains(expected),

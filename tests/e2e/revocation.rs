@@ -9,6 +9,7 @@ use trustweave_testbed::federation::{Federation, trust_domain};
 use super::{
     ONE, TWO, bundle, condition, federated, held, holds_current_keys, own, plan, relationship,
     rotate,
+    rules::{Rule, shows},
 };
 
 /// An entry of `distrust.yaml` about a key of a cluster's trust domain.
@@ -75,6 +76,7 @@ async fn roots_of_a_workload(federation: &Federation, cluster: &str, peer: &str)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_key_is_gone_at_once_and_the_endpoint_is_polled_again_once_it_is_clean() {
+    let mut shown = shows(&[Rule::Revocation]);
     let mut plan = plan();
     (plan.endpoints, plan.workloads) = (true, true);
     let federation = federated(plan).await;
@@ -114,10 +116,13 @@ async fn a_revoked_key_is_gone_at_once_and_the_endpoint_is_polled_again_once_it_
         })
         .await
         .unwrap();
-    println!(
-        "revocation committed -> not in the peer's SPIRE: {:.1} s, not trusted by a workload: {:.1} s (https_spiffe)",
-        in_spire.as_secs_f64(),
-        begun.elapsed().as_secs_f64()
+    shown.measured(
+        "revocation committed -> the key is gone from the peer's SPIRE (https_spiffe)",
+        in_spire,
+    );
+    shown.measured(
+        "revocation committed -> no workload trusts the key (https_spiffe)",
+        begun.elapsed(),
     );
     assert!(url(&federation, ONE, TWO).await.contains(".invalid/"));
     let status = federation
@@ -155,6 +160,7 @@ async fn a_revoked_key_is_gone_at_once_and_the_endpoint_is_polled_again_once_it_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_outlives_its_entry_and_is_lifted_by_its_author_alone() {
+    let _shown = shows(&[Rule::Sticky]);
     let federation = federated(plan()).await;
     rotate(&federation, TWO).await;
     holds_current_keys(&federation, ONE, TWO).await;
@@ -198,15 +204,16 @@ async fn a_revocation_outlives_its_entry_and_is_lifted_by_its_author_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_every_key_is_revoked_nothing_is_trusted_and_workloads_keep_their_identities() {
+    let mut shown = shows(&[Rule::Revocation, Rule::Leaving]);
     let federation = federated(plan()).await;
     let all = own(&federation, TWO).await;
     let entries: Vec<_> = all.keys().map(|key| entry(TWO, &key, 1)).collect();
     let begun = Instant::now();
     distrust(&federation, ONE, &entries, &[]).await;
     holds(&federation, ONE, TWO, &Bundle::empty()).await;
-    println!(
-        "every key revoked -> empty in SPIRE: {:.1} s",
-        begun.elapsed().as_secs_f64()
+    shown.measured(
+        "every key revoked by commit -> the bundle is empty in the peer's SPIRE",
+        begun.elapsed(),
     );
     let status = federation
         .peer_until(ONE, TWO, "the phase Distrusted", |status| {

@@ -439,8 +439,7 @@ mod tests {
         check(
             |after| drop(after.trust_domains.remove(&name("a.test"))),
             &[
-                "a.test is no longer declared: nothing more is applied in cluster-1, and nothing \
-                 deleted",
+                "a.test is no longer declared: cluster-1 will give up every peer, and keep the overlay's objects",
                 "b.test: cluster-2 will go on trusting a.test as before: \
                  trust-domains/a.test/trust-domain.yaml can't be used",
             ],
@@ -521,8 +520,8 @@ mod tests {
             ],
             &[
                 "b.test: cluster-2 will publish its bundle, instead of cluster-3",
-                "b.test: no longer in it: cluster-3; \
-                 nothing more is applied there, and nothing deleted",
+                "b.test: no longer in it: cluster-3, \
+                 which will give up every peer, and keep the overlay's objects",
             ],
         );
     }

@@ -120,11 +120,11 @@ fn undeclared(
     let clusters = list(clusters);
     write!(
         f,
-        "nothing more is applied in {clusters}, and nothing deleted"
+        "{clusters} will give up every peer, and keep the overlay's objects"
     )?;
     if !peers.is_empty() {
         let peers = list(peers);
-        write!(f, ", so that its workloads are left trusting {peers}")?;
+        write!(f, "; its workloads will no longer trust {peers}")?;
     }
     match importers.len() {
         0 => Ok(()),
@@ -162,8 +162,8 @@ fn membership_of(
         parts.push(part);
     }
     if !left.is_empty() {
-        let what = "nothing more is applied there, and nothing deleted";
-        parts.push(format!("no longer in it: {}; {what}", list(left)));
+        let what = "which will give up every peer, and keep the overlay's objects";
+        parts.push(format!("no longer in it: {}, {what}", list(left)));
     }
     f.write_str(&parts.join("; "))
 }
