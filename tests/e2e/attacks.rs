@@ -33,7 +33,8 @@ use trustweave_testbed::{
 };
 
 use super::{
-    ONE, TWO, condition, federated, held, holds_current_keys, own, plan, relationship, rotate,
+    ONE, TWO, condition, federated, held, holds_current_keys, own, plan, progress, relationship,
+    rotate,
 };
 
 /// A publication as it stands on a branch.
@@ -540,9 +541,9 @@ async fn a_huge_bundle_is_refused_and_costs_little_memory() {
             .withstands(&federation, attack, "InvalidBundle")
             .await;
         let (now, most) = (measure::resident(agent).unwrap() >> 10, memory.most());
-        println!(
+        progress(&format!(
             "{attack}: {before} MiB before, {now} MiB after, {most} MiB of its own at most meanwhile"
-        );
+        ));
         // The limit of the pod.
         assert!(now < 64 && most < 64, "{attack}: {now} MiB, {most} MiB");
     }
@@ -714,7 +715,7 @@ impl Watch {
             loop {
                 tokio::select! {
                     _ = &mut stopped => return states,
-                    event = events.next() => match event.expect("the watch ended").unwrap() {
+                    event = events.next() => match event.unwrap().unwrap() {
                         WatchEvent::Added(it) | WatchEvent::Modified(it) => {
                             states.push(it.data["spec"]["federatesWith"].clone());
                         }
@@ -733,7 +734,10 @@ impl Watch {
         let peer = json!([trust_domain(TWO)]);
         let states = self.states.await.unwrap();
         assert!(states.iter().all(|it| *it == peer), "{during}: {states:?}");
-        println!("{during}: {} states, all with the peer", states.len());
+        progress(&format!(
+            "{during}: {} states, all with the peer",
+            states.len()
+        ));
     }
 }
 
@@ -866,10 +870,10 @@ async fn a_lost_datastore_of_spire_is_told_and_gets_over_by_itself() {
     assert!(held(&federation, ONE, TWO).await.is_none());
     assert!(!own(&federation, ONE).await.same_keys(&former));
     holds_current_keys(&federation, TWO, ONE).await;
-    println!(
+    progress(&format!(
         "new keys at the peer: {:.1} s",
         begun.elapsed().as_secs_f64()
-    );
+    ));
     federation
         .until("the alarm", async || {
             Ok(events(&federation, TWO)
@@ -880,9 +884,9 @@ async fn a_lost_datastore_of_spire_is_told_and_gets_over_by_itself() {
         .await
         .unwrap();
     holds_current_keys(&federation, ONE, TWO).await;
-    println!(
+    progress(&format!(
         "the own row of the peer: {:.1} s",
         begun.elapsed().as_secs_f64()
-    );
+    ));
     federation.federated().await.unwrap();
 }
