@@ -892,9 +892,9 @@ async fn a_lost_datastore_of_spire_is_told_and_gets_over_by_itself() {
         .await
         .unwrap();
     holds_current_keys(&federation, ONE, TWO).await;
-    println!(
+    super::progress(&format!(
         "the own row of the peer: {:.1} s",
         begun.elapsed().as_secs_f64()
-    );
+    ));
     federation.federated().await.unwrap();
 }
