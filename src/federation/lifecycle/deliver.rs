@@ -188,6 +188,43 @@ impl Peer<'_> {
         }
     }
 
+    /// Takes a relationship up again that somebody deleted: SPIRE still holds what it was given. A
+    /// relationship without a bundle and without an endpoint leaves it that.
+    pub(super) fn resume(&self, judgement: Judgement) -> Step {
+        let trusted_until = self.trusted_until(None);
+        let held = match (self.live, &self.held) {
+            (None, Some(held)) if trusted_until.is_some_and(|end| end > self.now) => held,
+            _ => {
+                return Step {
+                    action: Action::Keep,
+                    judgement,
+                    stand: None,
+                };
+            }
+        };
+        // What it holds is not known well enough to take single keys from it.
+        let revokes = !self.facts.revoked.is_empty();
+        let (action, watermark) = if revokes {
+            (Action::Revoke, held.revoking())
+        } else {
+            (Action::Relocate, held.again())
+        };
+        Step {
+            action,
+            judgement,
+            stand: Some(Stand {
+                record: Record {
+                    watermark,
+                    revoked: self.facts.revoked.clone(),
+                    trusted_until,
+                    again: revokes.then(|| Again::first(self.now, POLL_IN_FLIGHT)),
+                },
+                bundle: revokes.then(|| Bundle::empty().with_refresh_hint(None)),
+                cut: true,
+            }),
+        }
+    }
+
     /// Takes revoked keys from what was delivered, when nothing better can be delivered.
     pub(super) fn retract(&self, judgement: Judgement) -> Step {
         let keep = |judgement| Step {
@@ -196,7 +233,7 @@ impl Peer<'_> {
             stand: None,
         };
         let (Some(live), Some(record), Some(held)) = (self.live, self.record, &self.held) else {
-            return keep(judgement);
+            return self.resume(judgement);
         };
         let (action, watermark) = if self.revokes_more() {
             (Action::Revoke, held.revoking())

@@ -12,14 +12,9 @@ use crate::{
 impl Peer<'_> {
     /// What becomes of the relationship of a peer that nobody wants.
     pub(super) fn leave(&self) -> Step {
-        let keep = Step {
-            action: Action::Keep,
-            judgement: Judgement::NotLookedAt,
-            stand: None,
-        };
-        // Somebody else's relationship is none of our business.
+        // Somebody else's relationship is none of our business; ours may have been deleted.
         let (Some(live), Some(record)) = (self.live, self.record) else {
-            return keep;
+            return self.resume(Judgement::NotLookedAt);
         };
         if live.is_tombstone() {
             return self.bury(record);

@@ -341,7 +341,8 @@ impl<'a> Peer<'a> {
                 .map(|record| record.watermark.clone())
                 .max(self.held.clone()),
             revoked: facts.revoked.clone(),
-            trusted_until: self.trusted_until(bundle.as_ref()),
+            // What is deleted trusts nothing.
+            trusted_until: self.trusted_until(bundle.as_ref()).filter(|_| !deleted),
             was_federated: phase == Phase::Federated,
             unnamed_since: (ours && !self.is_wanted() && self.is_unnamed())
                 .then(|| facts.memory.unnamed_since.unwrap_or(now)),
