@@ -41,7 +41,7 @@ impl World {
         let declarations = self.declarations();
         let facts = self.facts(&declarations);
         let mut states = lifecycle::decide(&self.context, self.time(), &facts);
-        self.check_decision(&facts, &states);
+        self.check_decision(&facts);
         for state in &states {
             self.checks.trace(
                 self.now,

@@ -12,7 +12,7 @@ use trustweave::{
         guard::Watermark,
         lifecycle::{Facts, Judgement, PeerState, Phase},
         objects,
-        resolve::{Standing, federates_with},
+        resolve::federates_with,
     },
     model::{
         distrust::{DistrustSpec, KeyId},
@@ -48,6 +48,9 @@ struct Known {
     tampered: bool,
     /// SPIRE lost the row by hand.
     lost: bool,
+    /// A poll brought the row. If the endpoint is no longer the one that it names, SPIRE does not
+    /// believe it any more until the next push, and only a workload could tell.
+    polled: bool,
     /// A poll that began while the endpoint was thought clean brought the row.
     unseen: bool,
     forgotten: bool,
@@ -60,9 +63,6 @@ struct Known {
 #[derive(Clone)]
 struct Last {
     wanted: bool,
-    standing: Standing,
-    judgement: Judgement,
-    phase: Phase,
     blocked: bool,
 }
 
@@ -111,6 +111,7 @@ impl Checks {
 
     pub(crate) fn polled(&mut self, peer: usize, unseen: bool) {
         self.known[peer].unseen = unseen;
+        self.known[peer].polled = true;
     }
 
     fn is_revoked(&self, peer: usize, x5c: &str) -> bool {
@@ -209,7 +210,7 @@ impl Checks {
         let revoked = held.iter().any(|key| checks.is_revoked(peer, key));
         let known = &checks.known[peer];
         let unseen = known.unseen && !view;
-        let wrong = revoked && !announced && !unseen && !known.tampered;
+        let wrong = revoked && !announced && !unseen;
         if checks.stands(peer, "revoked", wrong, now, REVOKED_WITHIN) {
             checks.fail(now, format!("SPIRE holds a revoked key of {name}"));
         }
@@ -245,9 +246,9 @@ impl Checks {
 
 impl World {
     /// What was decided agrees with what is known.
-    pub(crate) fn check_decision(&mut self, facts: &[Facts], states: &[PeerState]) {
+    pub(crate) fn check_decision(&mut self, facts: &[Facts]) {
         let now = self.now;
-        for (facts, state) in facts.iter().zip(states) {
+        for facts in facts {
             let Some(index) = self.index(&facts.peer) else {
                 continue;
             };
@@ -257,9 +258,6 @@ impl World {
             let known = &mut self.checks.known[index];
             known.last = Some(Last {
                 wanted,
-                standing: state.standing,
-                judgement: state.judgement.clone(),
-                phase: state.phase,
                 blocked: others,
             });
             let missing: Vec<_> = known
@@ -399,8 +397,12 @@ impl World {
             let what = format!("what is written for {peer} is wrong: {wrong:?}");
             self.checks.fail(now, what);
         }
-        self.checks.known[index].tampered = false;
-        self.checks.known[index].unseen = false;
+        let known = &mut self.checks.known[index];
+        if state.judgement == Judgement::Accepted && text.is_some() {
+            known.tampered = false;
+        }
+        known.unseen = false;
+        known.polled &= text.is_none();
     }
 
     /// A registration is about to be written.
@@ -483,7 +485,8 @@ impl World {
                     let all = keys::held(&published.bundle);
                     let polled = keys::certificates(index, self.peers[index].served);
                     let cut = standing.is_none_or(|live| live.is_cut());
-                    if held != filtered && (cut || held != polled) {
+                    let polling = !cut && (held == polled || self.checks.known[index].polled);
+                    if held != filtered && !polling {
                         wrong.push(format!("SPIRE holds other keys of {peer} than published"));
                     }
                     if filtered.is_empty() != (state.phase == Phase::Distrusted) {
@@ -492,7 +495,7 @@ impl World {
                     if !filtered.is_empty() && state.phase != Phase::Federated {
                         wrong.push(format!("{peer} is {}", state.phase));
                     }
-                    if !cut && polled == all && filtered != all {
+                    if !cut && polled == all && filtered != all && self.is_believed(index) {
                         wrong.push(format!("{peer} is polled though it serves a revoked key"));
                     }
                     let named = federates_with(&self.registrations["all"], peer);
@@ -501,6 +504,8 @@ impl World {
                     }
                 }
                 (true, _) => {}
+                // What can't be read ends nothing.
+                (false, _) if matches!(facts.edge, Some(Consent::Unknown { .. })) => {}
                 (false, _) => {
                     if !held.is_empty() {
                         wrong.push(format!("SPIRE holds keys of {peer}, which left"));

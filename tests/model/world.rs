@@ -489,15 +489,24 @@ impl World {
         }
     }
 
-    fn poll(&mut self, index: usize) {
-        let peer = &mut self.peers[index];
-        peer.next_poll = self.now + 15;
-        let Some(address) = peer.address().filter(|_| peer.reachable) else {
-            return;
-        };
+    /// What SPIRE would take from a peer's endpoint now.
+    fn polled(&self, index: usize) -> Option<Keys> {
+        let peer = &self.peers[index];
+        let address = peer.address().filter(|_| peer.reachable)?;
         let served = keys::certificates(index, peer.served);
         let signer = &keys::roots(index)[peer.signer].x5c;
-        if let Some(keys) = self.spire.poll(PEERS[index], &address, &served, signer) {
+        self.spire.poll(PEERS[index], &address, &served, signer)
+    }
+
+    /// Whether SPIRE polls a peer's endpoint, and believes it.
+    pub(crate) fn is_believed(&self, index: usize) -> bool {
+        self.polled(index).is_some()
+    }
+
+    fn poll(&mut self, index: usize) {
+        self.peers[index].next_poll = self.now + 15;
+        if let Some(keys) = self.polled(index) {
+            let peer = &mut self.peers[index];
             let record = self.cftds.get(&index).and_then(record);
             // It began although the agent had seen the endpoint without any revoked key.
             let uncut = record.is_some_and(|record| !record.revoked.is_empty());

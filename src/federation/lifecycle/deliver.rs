@@ -235,16 +235,19 @@ impl Peer<'_> {
         let (Some(live), Some(record), Some(held)) = (self.live, self.record, &self.held) else {
             return self.resume(judgement);
         };
+        let revoked = &self.facts.revoked;
+        let standing = live.parsed();
+        let mut keys = standing.iter().flat_map(Bundle::keys);
         let (action, watermark) = if self.revokes_more() {
             (Action::Revoke, held.revoking())
-        } else if self.is_due() || self.holds_revoked() {
+        } else if keys.any(|key| is_revoked(revoked, &key)) || self.is_due() || self.holds_revoked()
+        {
             (Action::Repair, held.again())
         } else {
             return keep(judgement);
         };
-        let revoked = &self.facts.revoked;
         // What SPIRE holds is unknown if the object has no bundle: then nothing of it is trusted.
-        let bundle = live.parsed().unwrap_or_else(Bundle::empty);
+        let bundle = standing.clone().unwrap_or_else(Bundle::empty);
         let bundle = bundle.without(|key| is_revoked(revoked, key));
         Step {
             action,

@@ -292,6 +292,11 @@ impl<'a> Peer<'a> {
         again.is_some_and(|again| again.at <= self.now)
     }
 
+    /// Whether SPIRE was given an empty bundle last: entries that it accepted prove nothing then.
+    fn was_buried(&self) -> bool {
+        self.live.is_some_and(LiveCftd::is_tombstone)
+    }
+
     /// Whether no registration that counts names the peer.
     fn is_unnamed(&self) -> bool {
         let named = &self.facts.named;
@@ -386,7 +391,8 @@ impl<'a> Peer<'a> {
     fn phase(&self, ours: bool, emptied: bool, lost: bool) -> Phase {
         let facts = self.facts;
         let named = !facts.named.ours.is_empty();
-        let was_federated = facts.memory.was_federated || named || facts.probe == Probe::Ready;
+        let proven = facts.probe == Probe::Ready && !self.was_buried();
+        let was_federated = facts.memory.was_federated || named || proven;
         match (ours, self.is_wanted()) {
             (false, false) if facts.edge.is_none() && self.held.is_some() => Phase::Gone,
             (false, _) => Phase::Pending,
@@ -403,7 +409,8 @@ impl<'a> Peer<'a> {
     /// names the peer, to see that its keys are gone.
     fn probe(&self, phase: Phase, memory: &Memory) -> Option<Value> {
         let probed = match phase {
-            Phase::Seeding | Phase::Federated => true,
+            // A new one, which nothing was said about yet.
+            Phase::Seeding | Phase::Federated => !self.was_buried(),
             Phase::Distrusted => !self.is_wanted() && self.facts.view != View::None,
             Phase::Pending | Phase::Draining | Phase::Gone => false,
         };
