@@ -188,6 +188,43 @@ impl Peer<'_> {
         }
     }
 
+    /// Takes a relationship up again that somebody deleted: SPIRE still holds what it was given. A
+    /// relationship without a bundle and without an endpoint leaves it that.
+    pub(super) fn resume(&self, judgement: Judgement) -> Step {
+        let trusted_until = self.trusted_until(None);
+        let held = match (self.live, &self.held) {
+            (None, Some(held)) if trusted_until.is_some_and(|end| end > self.now) => held,
+            _ => {
+                return Step {
+                    action: Action::Keep,
+                    judgement,
+                    stand: None,
+                };
+            }
+        };
+        // What it holds is not known well enough to take single keys from it.
+        let revokes = !self.facts.revoked.is_empty();
+        let (action, watermark) = if revokes {
+            (Action::Revoke, held.revoking())
+        } else {
+            (Action::Relocate, held.again())
+        };
+        Step {
+            action,
+            judgement,
+            stand: Some(Stand {
+                record: Record {
+                    watermark,
+                    revoked: self.facts.revoked.clone(),
+                    trusted_until,
+                    again: revokes.then(|| Again::first(self.now, POLL_IN_FLIGHT)),
+                },
+                bundle: revokes.then(|| Bundle::empty().with_refresh_hint(None)),
+                cut: true,
+            }),
+        }
+    }
+
     /// Takes revoked keys from what was delivered, when nothing better can be delivered.
     pub(super) fn retract(&self, judgement: Judgement) -> Step {
         let keep = |judgement| Step {
@@ -196,18 +233,21 @@ impl Peer<'_> {
             stand: None,
         };
         let (Some(live), Some(record), Some(held)) = (self.live, self.record, &self.held) else {
-            return keep(judgement);
+            return self.resume(judgement);
         };
+        let revoked = &self.facts.revoked;
+        let standing = live.parsed();
+        let mut keys = standing.iter().flat_map(Bundle::keys);
         let (action, watermark) = if self.revokes_more() {
             (Action::Revoke, held.revoking())
-        } else if self.is_due() || self.holds_revoked() {
+        } else if keys.any(|key| is_revoked(revoked, &key)) || self.is_due() || self.holds_revoked()
+        {
             (Action::Repair, held.again())
         } else {
             return keep(judgement);
         };
-        let revoked = &self.facts.revoked;
         // What SPIRE holds is unknown if the object has no bundle: then nothing of it is trusted.
-        let bundle = live.parsed().unwrap_or_else(Bundle::empty);
+        let bundle = standing.clone().unwrap_or_else(Bundle::empty);
         let bundle = bundle.without(|key| is_revoked(revoked, key));
         Step {
             action,

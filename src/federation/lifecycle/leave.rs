@@ -3,7 +3,7 @@
 //! SPIRE keeps a bundle after its relationship was deleted, and a workload whose federated bundle is
 //! empty may fail, so the order matters.
 
-use super::{Action, CONTROLLER_PASS, Judgement, Peer, Stand, Step, View};
+use super::{Action, CONTROLLER_PASS, Judgement, POLL_IN_FLIGHT, Peer, Stand, Step, View};
 use crate::{
     federation::record::{Again, Record},
     model::bundle::Bundle,
@@ -12,14 +12,9 @@ use crate::{
 impl Peer<'_> {
     /// What becomes of the relationship of a peer that nobody wants.
     pub(super) fn leave(&self) -> Step {
-        let keep = Step {
-            action: Action::Keep,
-            judgement: Judgement::NotLookedAt,
-            stand: None,
-        };
-        // Somebody else's relationship is none of our business.
+        // Somebody else's relationship is none of our business; ours may have been deleted.
         let (Some(live), Some(record)) = (self.live, self.record) else {
-            return keep;
+            return self.resume(Judgement::NotLookedAt);
         };
         if live.is_tombstone() {
             return self.bury(record);
@@ -37,9 +32,11 @@ impl Peer<'_> {
     /// Waits until the peer's keys are gone, and deletes the relationship.
     fn bury(&self, record: &Record) -> Step {
         let empty = matches!(&self.facts.view, View::Roots(roots) if roots.is_empty());
-        let pushed_again = record.again.is_none_or(|again| again.count > 0);
+        // Not before a poll that was under way has ended: nobody would take back what it writes.
+        let settled = |again: Again| again.count > 0 && again.at <= self.now;
+        let settled = record.again.is_some_and(settled);
         let ended = self.trusted_until(None).is_some_and(|end| end <= self.now);
-        if ended || empty && pushed_again {
+        if ended || empty && settled {
             return Step {
                 action: Action::Delete,
                 judgement: Judgement::NotLookedAt,
@@ -48,7 +45,7 @@ impl Peer<'_> {
         }
         match record.again {
             Some(again) if again.at <= self.now => {
-                let next = again.next(self.now, CONTROLLER_PASS);
+                let next = again.next(self.now, POLL_IN_FLIGHT);
                 self.tombstone(record, Action::Repair, next)
             }
             Some(_) => Step {

@@ -310,6 +310,11 @@ impl<'a> Peer<'a> {
         again.is_some_and(|again| again.at <= self.now)
     }
 
+    /// Whether SPIRE was given an empty bundle last: entries that it accepted prove nothing then.
+    fn was_buried(&self) -> bool {
+        self.live.is_some_and(LiveCftd::is_tombstone)
+    }
+
     /// Whether no registration that counts names the peer.
     fn is_unnamed(&self) -> bool {
         let named = &self.facts.named;
@@ -359,7 +364,8 @@ impl<'a> Peer<'a> {
                 .map(|record| record.watermark.clone())
                 .max(self.held.clone()),
             revoked: facts.revoked.clone(),
-            trusted_until: self.trusted_until(bundle.as_ref()),
+            // What is deleted trusts nothing.
+            trusted_until: self.trusted_until(bundle.as_ref()).filter(|_| !deleted),
             was_federated: phase == Phase::Federated,
             unnamed_since: (ours && !self.is_wanted() && self.is_unnamed())
                 .then(|| facts.memory.unnamed_since.unwrap_or(now)),
@@ -408,7 +414,8 @@ impl<'a> Peer<'a> {
     fn phase(&self, ours: bool, emptied: bool, lost: bool) -> Phase {
         let facts = self.facts;
         let named = !facts.named.ours.is_empty();
-        let was_federated = facts.memory.was_federated || named || facts.probe == Probe::Ready;
+        let proven = facts.probe == Probe::Ready && !self.was_buried();
+        let was_federated = facts.memory.was_federated || named || proven;
         match (ours, self.is_wanted()) {
             (false, false) if facts.edge.is_none() && self.held.is_some() => Phase::Gone,
             (false, _) => Phase::Pending,
@@ -425,7 +432,8 @@ impl<'a> Peer<'a> {
     /// names the peer, to see that its keys are gone.
     fn probe(&self, phase: Phase, memory: &Memory) -> Option<Value> {
         let probed = match phase {
-            Phase::Seeding | Phase::Federated => true,
+            // A new one, which nothing was said about yet.
+            Phase::Seeding | Phase::Federated => !self.was_buried(),
             Phase::Distrusted => !self.is_wanted() && self.facts.view != View::None,
             Phase::Pending | Phase::Draining | Phase::Gone => false,
         };

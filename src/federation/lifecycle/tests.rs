@@ -446,11 +446,99 @@ fn a_workload_that_holds_nothing_ends_the_wait() {
     let shown = world.pass();
     assert!(shown.probe.is_some(), "the probe looks again");
     world.facts.view = View::Roots(Vec::new());
-    // Not before the second push: a poll that was under way may yet write.
+    // Not before a poll that was under way has ended: it may yet write.
     assert_eq!(world.pass().action, Action::Keep);
     world.wait(15);
-    assert_eq!(world.pass().action, Action::Repair);
+    let again = world.pass();
+    assert_eq!(again.action, Action::Repair);
+    assert_eq!(world.pass().action, Action::Keep);
+    assert!(again.wake.unwrap() > world.now + POLL_IN_FLIGHT + CONTROLLER_PASS);
+    world.now = again.wake.unwrap();
+    world.facts.view = View::Roots(vec![b"root".to_vec()]);
+    let written = world.pass();
+    assert_eq!(written.action, Action::Repair);
+    world.facts.view = View::Roots(Vec::new());
+    world.now = written.wake.unwrap();
     assert_eq!(world.pass().action, Action::Delete);
+}
+
+#[test]
+fn an_edge_that_returns_once_the_keys_are_gone_waits_for_a_new_probe() {
+    let mut world = World::federated(&bundle(), 1);
+    world.facts.view = View::Roots(Vec::new());
+    world.facts.edge = None;
+    world.pass();
+    world.pass();
+    world.wait(15);
+    assert_eq!(world.pass().action, Action::Distrust);
+    assert!(world.pass().probe.is_some());
+    // SPIRE accepts entries, as it holds an empty bundle.
+    world.facts.edge = Some(Consent::Given);
+    let back = world.pass();
+    assert_eq!(
+        (back.phase, back.standing, back.action),
+        (Phase::Seeding, Standing::HeldBack, Action::Repair)
+    );
+    assert_eq!(back.probe, None);
+    world.facts.probe = Probe::Unknown("nobody looked at it yet".to_owned());
+    assert!(world.pass().probe.is_some());
+    world.facts.probe = Probe::Ready;
+    assert_eq!(world.pass().phase, Phase::Federated);
+}
+
+#[test]
+fn a_relationship_that_somebody_deleted_does_not_keep_the_keys_of_who_leaves() {
+    let mut world = World::federated(&bundle(), 1);
+    world.facts.live.clear();
+    world.facts.edge = None;
+    let taken_up = world.pass();
+    assert_eq!(
+        (taken_up.phase, taken_up.action),
+        (Phase::Draining, Action::Relocate)
+    );
+    // SPIRE keeps what it holds until no registration needs it.
+    assert_eq!(world.facts.live[0].bundle, None);
+    assert!(world.facts.live[0].is_cut());
+    world.pass();
+    world.wait(15);
+    assert_eq!(world.pass().action, Action::Distrust);
+    assert_eq!(world.keys(), 0);
+}
+
+#[test]
+fn a_deleted_relationship_is_taken_up_though_no_bundle_can_be_delivered() {
+    let bundle = bundle();
+    let mut world = World::federated(&bundle, 1);
+    world.facts.published = Err(Rejection::NoSigners);
+    let standing = world.facts.clone();
+    world.facts.live.clear();
+    let taken_up = world.pass();
+    assert_eq!(
+        (taken_up.phase, taken_up.action),
+        (Phase::Federated, Action::Relocate)
+    );
+    assert_eq!(world.facts.live[0].bundle, None);
+    assert_eq!(world.pass().action, Action::Keep);
+    // What is revoked outranks that.
+    world.facts = standing;
+    world.facts.live.clear();
+    world.revoke(&[key(&bundle)], "b.test");
+    assert_eq!(world.pass().action, Action::Revoke);
+    assert_eq!(world.keys(), 0);
+}
+
+#[test]
+fn a_revoked_key_that_somebody_puts_back_is_taken_away_though_nothing_is_delivered() {
+    let (bad, good) = (bundle(), bundle());
+    let mut world = World::federated(&both(&bad, &good), 1);
+    let before = world.facts.live[0].bundle.clone();
+    world.facts.published = Err(Rejection::NoSigners);
+    world.revoke(&[key(&bad)], "b.test");
+    world.pass();
+    assert_eq!(world.keys(), 1);
+    world.facts.live[0].bundle = before;
+    assert_eq!(world.pass().action, Action::Repair);
+    assert_eq!(world.keys(), 1);
 }
 
 #[test]
