@@ -193,6 +193,13 @@ impl Checks {
             .and_then(record)
             .and_then(|record| record.again)
             .is_some_and(|again| seconds(again.at) + REVOKED_WITHIN >= now);
+        // If not, somebody took away all that the agent knew.
+        let remembered = cftd.and_then(record).is_some()
+            || world
+                .trust_peers
+                .get(&world.peers[peer].name)
+                .is_some_and(|(memory, _)| memory.watermark.is_some());
+        let reported = world.trust_peers.contains_key(&world.peers[peer].name);
         let naming: Vec<String> = world
             .registrations
             .iter()
@@ -205,12 +212,13 @@ impl Checks {
         if row.is_some() {
             known.lost = false;
         }
+        known.forgotten &= !reported;
 
         // No key that is revoked.
         let revoked = held.iter().any(|key| checks.is_revoked(peer, key));
         let known = &checks.known[peer];
         let unseen = known.unseen && !view;
-        let wrong = revoked && !announced && !unseen;
+        let wrong = revoked && !announced && !unseen && remembered;
         if checks.stands(peer, "revoked", wrong, now, REVOKED_WITHIN) {
             checks.fail(now, format!("SPIRE holds a revoked key of {name}"));
         }
@@ -221,7 +229,7 @@ impl Checks {
             .last
             .as_ref()
             .is_some_and(|it| !it.wanted && !it.blocked);
-        let wrong = left && !held.is_empty() && !announced;
+        let wrong = left && !held.is_empty() && !announced && remembered;
         if checks.stands(peer, "left", wrong, now, LEFT_WITHIN) {
             checks.fail(now, format!("SPIRE holds keys of {name}, which left"));
         }
@@ -234,7 +242,8 @@ impl Checks {
                 format!("{naming:?} name {name}, of which SPIRE has no bundle"),
             );
         }
-        let wrong = !naming.is_empty() && held.is_empty();
+        let tampered = checks.known[peer].tampered;
+        let wrong = !naming.is_empty() && held.is_empty() && !tampered;
         if checks.stands(peer, "empty", wrong, now, LOST_WITHIN) {
             checks.fail(
                 now,
@@ -290,8 +299,8 @@ impl World {
         let remembered =
             self.cftds.get(&peer).and_then(record).is_some() || self.trust_peers.contains_key(&of);
         let known = &mut self.checks.known[peer];
-        // Nothing in the cluster remembers.
-        if !remembered {
+        // Nothing in the cluster remembers, or what people put there.
+        if !remembered || known.forgotten && known.tampered {
             known.revoked.clear();
         }
         for (by, file) in files {
@@ -335,7 +344,7 @@ impl World {
         let mut wrong = Vec::new();
         let bundle = cftd["spec"].get("trustDomainBundle");
         let text = bundle.and_then(Value::as_str);
-        let pushed = text.map(|text| spire::keys(text));
+        let pushed = text.map(spire::keys);
         if pushed == Some(None) {
             wrong.push("it is invalid".to_owned());
         }
@@ -366,12 +375,6 @@ impl World {
             let history = self.peers[index].history.iter();
             let mut published = history
                 .map(|it| (it.attestation.epoch, it.attestation.serial, &it.bundle))
-                .chain(
-                    self.peers[index]
-                        .tip
-                        .iter()
-                        .map(|it| (it.attestation.epoch, it.attestation.serial, &it.bundle)),
-                )
                 .filter(|(epoch, serial, bundle)| {
                     (*epoch, *serial) == (written.epoch, written.serial)
                         && bundle.digest() == written.digest
@@ -401,8 +404,10 @@ impl World {
         if state.judgement == Judgement::Accepted && text.is_some() {
             known.tampered = false;
         }
-        known.unseen = false;
-        known.polled &= text.is_none();
+        if state.action.is_push() {
+            known.unseen = false;
+            known.polled = false;
+        }
     }
 
     /// A registration is about to be written.
@@ -420,7 +425,7 @@ impl World {
             let after = federates_with(desired, &peer.name);
             let known = &self.checks.known[index];
             let row = self.spire.rows.get(PEERS[index]);
-            if !before && after && !row.is_some_and(|row| !row.is_empty()) && !known.lost {
+            if !before && after && row.is_none_or(BTreeSet::is_empty) && !known.lost {
                 wrong.push(format!(
                     "it names {}, of which SPIRE holds nothing",
                     peer.name
@@ -432,7 +437,9 @@ impl World {
                     .and_then(|state| state.memory.failing_since)
                     .is_some_and(|since| seconds(since) + 30 <= self.now);
                 let drains = state.is_some_and(|state| state.phase >= Phase::Draining);
-                if !refused && !drains {
+                // Nothing remembers what was delivered.
+                let forgotten = state.is_some_and(|state| state.memory.watermark.is_none());
+                if !refused && !drains && !forgotten {
                     let phase = state.map(|state| state.phase);
                     wrong.push(format!("{} leaves it, in phase {phase:?}", peer.name));
                 }
@@ -507,7 +514,7 @@ impl World {
                 // What can't be read ends nothing.
                 (false, _) if matches!(facts.edge, Some(Consent::Unknown { .. })) => {}
                 (false, _) => {
-                    if !held.is_empty() {
+                    if !held.is_empty() && state.watermark().is_some() {
                         wrong.push(format!("SPIRE holds keys of {peer}, which left"));
                     }
                     let over = [Phase::Distrusted, Phase::Gone, Phase::Pending];
@@ -533,11 +540,15 @@ impl World {
             }
         }
         for (name, registration) in &self.registrations {
-            let pods = if objects::is_probe(registration) {
-                1
-            } else {
-                self.pods
-            };
+            let probe = objects::is_probe(registration);
+            let names = registration["spec"]["federatesWith"].as_array();
+            let mut names = names.into_iter().flatten().filter_map(Value::as_str);
+            // What SPIRE lost while the peer published nothing acceptable is nowhere to be had, and the
+            // probe says so.
+            if probe && names.any(|peer| !self.spire.rows.contains_key(peer)) {
+                continue;
+            }
+            let pods = if probe { 1 } else { self.pods };
             let entries = self.spire.entries.keys();
             let entries = entries.filter(|(of, _)| of == name).count();
             if entries != pods as usize {

@@ -294,6 +294,7 @@ impl World {
                 let last = self.peers[peer].history.last().unwrap();
                 let serial = last.attestation.serial;
                 let publication = self.publication(peer, mask, serial);
+                self.peers[peer].history.push(publication.clone());
                 self.peers[peer].tip = Ok(publication);
             }
             Event::Unsigned(peer) => self.peers[peer].tip = Err(Rejection::NoSigners),
@@ -664,6 +665,7 @@ impl World {
             && self.controller_runs
             && self.refuses_delivery.is_empty()
             && !self.refuses_overlay
+            && !self.overlay_unreadable
             && self.crash_after.is_none()
     }
 }

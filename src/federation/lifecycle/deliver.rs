@@ -1,7 +1,8 @@
 //! A peer that is wanted: what it publishes, without the keys that are revoked.
 
 use super::{
-    Action, CONTROLLER_PASS, Judgement, POLL_IN_FLIGHT, Peer, Stand, Step, View, repair_at,
+    Action, CONTROLLER_PASS, Judgement, LiveCftd, POLL_IN_FLIGHT, Peer, Stand, Step, View,
+    repair_at,
 };
 use crate::{
     federation::{
@@ -156,7 +157,7 @@ impl Peer<'_> {
         if revoked.is_empty() || declaration.bundle_endpoint == BundleEndpoint::None {
             return false;
         }
-        let is_cut = self.live.is_some_and(super::LiveCftd::is_cut);
+        let is_cut = self.live.is_some_and(LiveCftd::is_cut);
         let waits = self
             .record
             .and_then(|record| record.again)
@@ -188,19 +189,18 @@ impl Peer<'_> {
         }
     }
 
-    /// Takes a relationship up again that somebody deleted: SPIRE still holds what it was given. A
-    /// relationship without a bundle and without an endpoint leaves it that.
+    /// Takes a relationship up again that somebody deleted, or made invalid: SPIRE still holds what
+    /// it was given. A relationship without a bundle and without an endpoint leaves it that.
     pub(super) fn resume(&self, judgement: Judgement) -> Step {
         let trusted_until = self.trusted_until(None);
-        let held = match (self.live, &self.held) {
-            (None, Some(held)) if trusted_until.is_some_and(|end| end > self.now) => held,
-            _ => {
-                return Step {
-                    action: Action::Keep,
-                    judgement,
-                    stand: None,
-                };
-            }
+        let given = trusted_until.is_some_and(|end| end > self.now);
+        let deleted = self.live.is_none_or(|live| self.is_broken(live));
+        let Some(held) = self.held.as_ref().filter(|_| given && deleted) else {
+            return Step {
+                action: Action::Keep,
+                judgement,
+                stand: None,
+            };
         };
         // What it holds is not known well enough to take single keys from it.
         let revokes = !self.facts.revoked.is_empty();
@@ -225,6 +225,11 @@ impl Peer<'_> {
         }
     }
 
+    /// Whether somebody made a relationship of ours invalid.
+    fn is_broken(&self, live: &LiveCftd) -> bool {
+        self.record.is_some() && live.bundle.is_some() && live.parsed().is_none()
+    }
+
     /// Takes revoked keys from what was delivered, when nothing better can be delivered.
     pub(super) fn retract(&self, judgement: Judgement) -> Step {
         let keep = |judgement| Step {
@@ -235,6 +240,9 @@ impl Peer<'_> {
         let (Some(live), Some(record), Some(held)) = (self.live, self.record, &self.held) else {
             return self.resume(judgement);
         };
+        if self.is_broken(live) {
+            return self.resume(judgement);
+        }
         let revoked = &self.facts.revoked;
         let standing = live.parsed();
         let mut keys = standing.iter().flat_map(Bundle::keys);

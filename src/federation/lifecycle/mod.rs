@@ -315,6 +315,16 @@ impl<'a> Peer<'a> {
         self.live.is_some_and(LiveCftd::is_tombstone)
     }
 
+    /// Whether registrations of ours name the peer, or may.
+    fn was_federated(&self) -> bool {
+        self.facts.memory.was_federated || !self.facts.named.ours.is_empty()
+    }
+
+    /// Whether SPIRE accepts entries that federate with the peer, and that means that it holds `bundle`.
+    fn is_proven(&self, bundle: Option<&Bundle>) -> bool {
+        bundle.is_some() && !self.was_buried() && self.facts.probe == Probe::Ready
+    }
+
     /// Whether no registration that counts names the peer.
     fn is_unnamed(&self) -> bool {
         let named = &self.facts.named;
@@ -347,15 +357,24 @@ impl<'a> Peer<'a> {
         let before = self.live.and_then(LiveCftd::parsed);
         let delivered = step.stand.as_ref().and_then(|stand| stand.bundle.clone());
         let bundle = delivered.or_else(|| before.clone().filter(|_| ours));
+        let cut = match &step.stand {
+            Some(stand) => stand.cut,
+            None => self.live.is_some_and(LiveCftd::is_cut),
+        };
+        // What somebody else emptied is no news to SPIRE, as the URL stays.
         let emptied = bundle.as_ref().is_some_and(|bundle| {
-            let rest = bundle.keys().next().is_none();
-            rest || self.is_wanted() && bundle.x509_authorities.is_empty()
+            if self.is_wanted() {
+                (cut || !facts.revoked.is_empty()) && bundle.x509_authorities.is_empty()
+            } else {
+                cut && bundle.keys().next().is_none()
+            }
         });
 
         let failing = !emptied && self.is_wanted() && ours && self.is_failing();
         let failing_since = failing.then(|| facts.memory.failing_since.unwrap_or(now));
         let lost = failing_since.is_some_and(|since| since + LOST_AFTER <= now);
-        let phase = self.phase(ours, emptied, lost);
+        let stands = !lost && (self.was_federated() || self.is_proven(bundle.as_ref()));
+        let phase = self.phase(ours, emptied, stands);
         let record = step.stand.as_ref().map(|stand| &stand.record);
         let record = record.or(self.record).filter(|_| !deleted);
         let repaired = u32::from(step.action == Action::Repair);
@@ -409,13 +428,11 @@ impl<'a> Peer<'a> {
         state
     }
 
-    /// Where the peer is, given whether its relationship is `ours`, was `emptied` of roots, and SPIRE
-    /// has `lost` its bundle.
-    fn phase(&self, ours: bool, emptied: bool, lost: bool) -> Phase {
+    /// Where the peer is, given whether its relationship is `ours`, was `emptied` of roots, and
+    /// whether SPIRE is known to hold its bundle, which `stands`.
+    fn phase(&self, ours: bool, emptied: bool, stands: bool) -> Phase {
         let facts = self.facts;
         let named = !facts.named.ours.is_empty();
-        let proven = facts.probe == Probe::Ready && !self.was_buried();
-        let was_federated = facts.memory.was_federated || named || proven;
         match (ours, self.is_wanted()) {
             (false, false) if facts.edge.is_none() && self.held.is_some() => Phase::Gone,
             (false, _) => Phase::Pending,
@@ -423,7 +440,7 @@ impl<'a> Peer<'a> {
             (true, true) if emptied && !named => Phase::Distrusted,
             (true, false) => Phase::Draining,
             (true, true) if emptied => Phase::Draining,
-            (true, true) if was_federated && !lost => Phase::Federated,
+            (true, true) if stands => Phase::Federated,
             (true, true) => Phase::Seeding,
         }
     }

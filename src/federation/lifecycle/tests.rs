@@ -487,6 +487,20 @@ fn an_edge_that_returns_once_the_keys_are_gone_waits_for_a_new_probe() {
 }
 
 #[test]
+fn what_somebody_else_emptied_is_not_taken_for_distrust() {
+    let mut world = World::federated(&bundle(), 1);
+    world.facts.published = Err(Rejection::NoSigners);
+    world.facts.live[0].bundle = Some("{\"keys\": []}".to_owned());
+    assert_eq!(world.pass().phase, Phase::Federated);
+    world.facts.edge = None;
+    world.facts.view = View::Roots(vec![b"root".to_vec()]);
+    assert_eq!(world.pass().phase, Phase::Draining);
+    world.pass();
+    world.wait(15);
+    assert_eq!(world.pass().action, Action::Distrust);
+}
+
+#[test]
 fn a_relationship_that_somebody_deleted_does_not_keep_the_keys_of_who_leaves() {
     let mut world = World::federated(&bundle(), 1);
     world.facts.live.clear();
@@ -519,6 +533,11 @@ fn a_deleted_relationship_is_taken_up_though_no_bundle_can_be_delivered() {
     );
     assert_eq!(world.facts.live[0].bundle, None);
     assert_eq!(world.pass().action, Action::Keep);
+    // As is one that SPIRE's controller manager deletes since it is invalid now.
+    world.facts = standing.clone();
+    world.facts.live[0].bundle = Some("{}".to_owned());
+    assert_eq!(world.pass().action, Action::Relocate);
+    assert_eq!(world.facts.live[0].bundle, None);
     // What is revoked outranks that.
     world.facts = standing;
     world.facts.live.clear();
