@@ -2,6 +2,8 @@
 
 .DEFAULT_GOAL := help
 CARGO ?= cargo
+# What the end-to-end tests write down about the rules that they show.
+RULES := target/tmp/rules
 
 .PHONY: help
 help: ## Print this list
@@ -18,13 +20,20 @@ demo: ## Federate two clusters on this machine; ONCE=1 ends after its checks
 	target/release/demo --trustweave target/release/trustweave $(if $(ONCE),--once)
 
 .PHONY: testbed
-testbed: ## Build Kubernetes and SPIRE for the tests, once: a quarter of an hour
+testbed: ## Build Kubernetes and SPIRE for the tests, once: twenty minutes
 	$(CARGO) run --quiet --locked -p trustweave-testbed --bin testbed
 
-# Two at a time: an end-to-end test runs two control planes.
+# Two at a time: an end-to-end test runs two control planes. End to end with each version of SPIRE.
 .PHONY: test
 test: testbed ## Run all tests: unit, snapshot, property, end to end
+	rm -rf $(RULES)
 	$(CARGO) test --workspace --locked -- --test-threads=2
+	TRUSTWEAVE_TESTBED_SPIRE=1.14 $(CARGO) test --locked --test e2e -- --test-threads=2
+	$(CARGO) run --quiet --locked -p trustweave-testbed --bin rules -- $(RULES) docs/rules.md
+
+.PHONY: rules
+rules: ## Write docs/rules.md anew, from what the last tests showed
+	$(CARGO) run --quiet --locked -p trustweave-testbed --bin rules -- --write $(RULES) docs/rules.md
 
 .PHONY: lint
 lint: ## Check format, lints and documentation

@@ -4,7 +4,7 @@
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it measured")]
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use trustweave_testbed::{
     federation::{CLUSTERS, Federation, PATIENCE, Plan},
@@ -23,14 +23,8 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(runs: usize) -> anyhow::Result<()> {
-    let plan = Plan {
-        trustweave: PathBuf::from(env!("CARGO_BIN_EXE_trustweave")),
-        project: PathBuf::from(env!("CARGO_MANIFEST_DIR")),
-        poll: Duration::from_secs(1),
-        endpoints: true,
-        workloads: false,
-        signing_secret: false,
-    };
+    let mut plan = Plan::new(env!("CARGO_BIN_EXE_trustweave"), env!("CARGO_MANIFEST_DIR"));
+    plan.endpoints = true;
     let mut federation = Federation::start(plan, &|line| println!("{line}")).await?;
     federation.federated().await?;
     let (mut applied, mut published, mut delivered) = (Vec::new(), Vec::new(), Vec::new());

@@ -30,23 +30,28 @@
 //!
 //! Where a behaviour lives: what a kustomization means in [`render`]; whether a bundle may be
 //! delivered in [`federation::guard`] and [`federation::lifecycle`]; who may name a peer in
-//! [`federation::resolve`]; what gets written and deleted in [`plan`]; what is signed and checked in
-//! [`model::attestation`].
+//! [`federation::resolve`]; which keys are revoked in [`federation::revocation`]; what gets written
+//! and deleted in [`plan`]; what is signed and checked in [`model::attestation`]; what a peer's
+//! endpoint may answer in [`spire::endpoint`].
 //!
 //! # Invariants
 //!
 //! 1. Nothing below a peer's watermark is delivered; one serial with two digests is refused.
-//! 2. A bundle that does not parse, is empty, expired, another trust domain's, or not signed by a
+//! 2. A revoked key is in nothing that is delivered, and is taken from SPIRE at once, whatever else is
+//!    wrong. A revocation that was seen once is in force until its author lifts it.
+//! 3. A bundle that does not parse, is empty, expired, another trust domain's, or not signed by a
 //!    declared signer is never delivered, and never touches the relationship that is there: SPIRE's
 //!    controller manager would delete an invalid one.
-//! 3. What can't be read ends nothing: a broken file leaves in force what was good, also after a
+//! 4. Who leaves is first taken out of registrations, then trusted by nobody, then forgotten, in this
+//!    order; the reviewed branch is not followed backwards.
+//! 5. What can't be read ends nothing: a broken file leaves in force what was good, also after a
 //!    restart, as the cluster itself remembers it.
-//! 4. Same content, same bytes: nothing is committed, pushed or applied twice.
-//! 5. An agent writes in git only its own branch or directory, and is never taken to have pushed
+//! 6. Same content, same bytes: nothing is committed, pushed or applied twice.
+//! 7. An agent writes in git only its own branch or directory, and is never taken to have pushed
 //!    because no error came.
-//! 6. *Pushed* is not *Confirmed*: a peer may be named in registrations once SPIRE accepted an entry
+//! 8. *Pushed* is not *Confirmed*: a peer may be named in registrations once SPIRE accepted an entry
 //!    that federates with it, and is confirmed once a workload was seen to hold its keys.
-//! 7. Secrets' values never get into a text.
+//! 9. Secrets' values never get into a text.
 //!
 //! # Where this differs from the first design
 //!

@@ -22,6 +22,9 @@ use trustweave::{
     },
 };
 
+#[path = "cli/bundle.rs"]
+mod bundle;
+
 const TOPOLOGY: &str = "\
 apiVersion: trustweave.dev/v1alpha1
 kind: Topology
@@ -195,7 +198,12 @@ fn every_verb_has_its_help() {
         "",
         "agent",
         "bundle",
+        "bundle allowed-signers",
+        "bundle export",
+        "bundle import",
+        "bundle revoke",
         "bundle show",
+        "bundle unrevoke",
         "check",
         "completions",
         "diff",
@@ -252,7 +260,7 @@ fn diff_tells_what_a_change_does_to_trust_first() {
     insta::assert_snapshot!(turned.stdout, @r"
     Trust:
       a.test: cluster-1 will trust b.test; 1 ClusterSPIFFEID gains it
-      b.test: cluster-2 will no longer trust a.test: the topology does not ask for it any more; 1 ClusterSPIFFEID loses it
+      b.test: cluster-2 will no longer trust a.test (drained first, then its keys are distrusted): the topology does not ask for it any more; 1 ClusterSPIFFEID loses it
 
     Cluster cluster-1:
     --- ClusterSPIFFEID.spire.spiffe.io api
@@ -439,8 +447,8 @@ fn bundle_show_says_why_a_bundle_is_not_verified() {
     assert_eq!(show(&["a.test", "--output=spiffe"]).expect(1).stdout, "");
 }
 
-/// A bundle of `a.test` with one root that has not ended.
-fn bundle() -> Bundle {
+/// A bundle with one fresh root that has not ended.
+fn fresh_bundle() -> Bundle {
     let mut root = rcgen::CertificateParams::default();
     root.not_after = rcgen::date_time_ymd(2090, 1, 1);
     let root = root
@@ -457,7 +465,7 @@ fn bundle_show_verifies_what_a_declared_signer_signed() {
     let keypair = KeypairData::from(Ed25519Keypair::from_seed(&[7; 32]));
     let key = PrivateKey::new(keypair, "a.test").unwrap();
     let key = SigningKey::from_openssh(&key.to_openssh(LineEnding::LF).unwrap()).unwrap();
-    let bundle = bundle();
+    let bundle = fresh_bundle();
     let content = bundle.canonical();
     let statement = Attestation {
         api_version: API_VERSION.to_owned(),

@@ -11,6 +11,7 @@
 )]
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -31,8 +32,9 @@ use trustweave_testbed::binaries::Binaries;
 
 /// The kubectl whose kustomize is the reference: the testbed's pinned one.
 fn kubectl() -> Command {
+    // No SPIRE: only kubectl is asked for.
     static BINARIES: LazyLock<Binaries> =
-        LazyLock::new(|| Binaries::ensure(&|line| eprintln!("{line}")).unwrap());
+        LazyLock::new(|| Binaries::ensure(&BTreeSet::new(), &|line| eprintln!("{line}")).unwrap());
     Command::new(BINARIES.kubectl())
 }
 

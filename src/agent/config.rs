@@ -257,7 +257,7 @@ mod tests {
             ),
             ("{keyFile: /k, secret: {name: s}}", "names two keys"),
             ("{secret: {}}", "`name`"),
-            ("{secret: {name: s, value: x}}", "`value`"),
+            ("{secret: {name: s, value: x}}", "secret.value"),
         ] {
             let error = signing(wrong).unwrap_err();
             assert!(error.contains(why), "{wrong}: {error}");

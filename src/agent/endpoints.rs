@@ -2,7 +2,11 @@
 //!
 //! The task keeps nothing but what it saw last; what that means is the sync loop's to judge.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{
     StreamExt,
@@ -95,14 +99,16 @@ async fn follow<F: Future<Output = Result<Bundle, endpoint::Error>>>(
                     seen.len() != before
                 });
                 for (peer, endpoint) in asked {
-                    if !peers.contains_key(&peer) {
-                        let (next, future) = look(peer.clone(), endpoint.clone(), None);
+                    if let Entry::Vacant(vacant) = peers.entry(peer) {
+                        let (next, future) = look(vacant.key().clone(), endpoint.clone(), None);
                         looks.push(future);
-                        peers.insert(peer, Looked { endpoint, failure: None, next });
+                        vacant.insert(Looked { endpoint, failure: None, next });
                     }
                 }
             }
-            Some(Ok((peer, found))) = looks.next(), if !looks.is_empty() => {
+            Some(done) = looks.next(), if !looks.is_empty() => {
+                // One that was aborted is of a peer that is no longer wanted there.
+                let Ok((peer, found)) = done else { continue };
                 let Some(looked) = peers.get_mut(&peer) else { continue };
                 record(&peer, looked, found, seen);
                 let wait = jittered(interval, interval / 10, random());

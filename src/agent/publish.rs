@@ -61,6 +61,7 @@ pub(super) async fn publish_own(shared: Arc<Shared>) -> anyhow::Result<()> {
     let mut backoff = Backoff::default();
     let mut retry: Option<Duration> = None;
     let mut last = Serial(0);
+    let mut epoch = None;
     let mut trigger = Trigger::Start;
     loop {
         let declared = own.borrow_and_update().clone();
@@ -80,6 +81,9 @@ pub(super) async fn publish_own(shared: Arc<Shared>) -> anyhow::Result<()> {
                         target: target.clone(),
                         email_domain: EMAIL_DOMAIN,
                     });
+                }
+                if epoch.replace(declaration.epoch) != Some(declaration.epoch) {
+                    last = Serial(0);
                 }
                 last = last.max(remembered_serial(&shared, declaration).await?);
                 let Some(publisher) = &publisher else {

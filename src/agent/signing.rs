@@ -3,6 +3,8 @@
 //! **Invariant:** a key that is there is never replaced. What can't be used is an error: a new key
 //! would be one that no declaration names.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, bail};
 use futures::StreamExt;
 
@@ -14,6 +16,9 @@ use crate::{
     },
     git::SigningKey,
 };
+
+/// How long until a Secret that could not be read is read again.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// The key, and where it is looked at again.
 #[derive(Default)]
@@ -108,13 +113,20 @@ pub(super) async fn changed(secret: Option<KubeSecretKey>, known: Option<Signing
     let known = known.map(|key| key.public_key());
     let mut changes = secret.changes();
     let mut told = None;
-    while changes.next().await.is_some() {
-        let unusable = match standing(&secret).await {
+    let mut failed = false;
+    loop {
+        tokio::select! {
+            // A watch never ends by itself.
+            Some(()) = changes.next() => {}
+            // What could not be read is not announced a second time.
+            () = tokio::time::sleep(RETRY), if failed => {}
+        }
+        let found = standing(&secret).await;
+        failed = found.is_err();
+        let unusable = match found {
             Ok(Some(key)) if Some(key.public_key()) != known => return,
             Ok(Some(_)) => None,
-            Ok(None) => {
-                Some("the Secret is gone; at its next start the agent makes another".to_owned())
-            }
+            Ok(None) => Some("the Secret is gone; the next start makes another key".to_owned()),
             Err(error) => Some(format!("{error:#}")),
         };
         if unusable != told {
@@ -129,8 +141,6 @@ pub(super) async fn changed(secret: Option<KubeSecretKey>, known: Option<Signing
             told = unusable;
         }
     }
-    // A watch never ends by itself.
-    std::future::pending().await
 }
 
 #[cfg(test)]

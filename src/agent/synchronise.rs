@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{
     Shared, now, random,
-    telemetry::{Metrics, PassLabels, PeerLabels, PhaseLabels, WriteLabels},
+    telemetry::{Metrics, PassLabels, PeerLabels, PhaseLabels, RejectionLabels, WriteLabels},
 };
 use crate::{
     cluster::Cluster,
@@ -163,7 +163,7 @@ fn finish_pass(
 }
 
 fn record_peers(metrics: &Metrics, outcome: &Outcome) {
-    metrics.peer_phase.clear();
+    metrics.clear_peers();
     for state in &outcome.peers {
         let trust_domain = state.peer.to_string();
         for phase in Phase::ALL {
@@ -174,14 +174,46 @@ fn record_peers(metrics: &Metrics, outcome: &Outcome) {
             let here = i64::from(phase == state.phase);
             metrics.peer_phase.get_or_create(&labels).set(here);
         }
-        let labels = PeerLabels { trust_domain };
-        if let Some(watermark) = state.watermark() {
-            let serial = i64::try_from(watermark.serial.0).unwrap_or(i64::MAX);
-            metrics.peer_serial.get_or_create(&labels).set(serial);
+        if let Some(reason) = state.judgement.reason() {
+            let labels = RejectionLabels {
+                trust_domain: trust_domain.clone(),
+                reason,
+            };
+            metrics.peer_rejected.get_or_create(&labels).set(1);
         }
-        if let Some(expires) = state.expires() {
-            let seconds = expires.as_duration().as_secs_f64();
-            metrics.peer_expiry.get_or_create(&labels).set(seconds);
+        let labels = PeerLabels { trust_domain };
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        let held_back = outcome.held_back.get(&state.peer).copied();
+        for (family, value) in [
+            (
+                &metrics.peer_serial,
+                state
+                    .watermark()
+                    .map(|it| i64::try_from(it.serial.0).unwrap_or(i64::MAX)),
+            ),
+            (&metrics.peer_confirmed, state.confirmed.map(i64::from)),
+            (&metrics.peer_held_back, held_back.map(count)),
+            (
+                &metrics.peer_revoked,
+                Some(count(state.memory.revoked.len())),
+            ),
+        ] {
+            if let Some(value) = value {
+                family.get_or_create(&labels).set(value);
+            }
+        }
+        let seconds = |at: Timestamp| at.as_duration().as_secs_f64();
+        for (family, value) in [
+            (&metrics.peer_expiry, state.expires().map(seconds)),
+            (&metrics.peer_issued, state.issued.map(seconds)),
+            (
+                &metrics.peer_lag,
+                state.memory.lag.map(|lag| lag.as_secs_f64()),
+            ),
+        ] {
+            if let Some(value) = value {
+                family.get_or_create(&labels).set(value);
+            }
         }
     }
 }

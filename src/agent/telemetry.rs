@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::{Registry, Unit},
+    registry::{Metric, Registry, Unit},
 };
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -59,6 +59,15 @@ pub struct PhaseLabels {
     pub phase: &'static str,
 }
 
+/// Labels of a peer whose publication is not delivered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RejectionLabels {
+    /// The peer's trust domain.
+    pub trust_domain: String,
+    /// Why, in one word.
+    pub reason: &'static str,
+}
+
 /// Labels of a write.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct WriteLabels {
@@ -86,6 +95,18 @@ pub struct Metrics {
     pub peer_serial: Family<PeerLabels, Gauge>,
     /// When the first of a peer's roots ends, in seconds since 1970.
     pub peer_expiry: Family<PeerLabels, Gauge<f64, AtomicU64>>,
+    /// When what a peer publishes was signed, in seconds since 1970.
+    pub peer_issued: Family<PeerLabels, Gauge<f64, AtomicU64>>,
+    /// How long a peer's last bundle took from its signature to its delivery, in seconds.
+    pub peer_lag: Family<PeerLabels, Gauge<f64, AtomicU64>>,
+    /// 1 while a workload was seen to hold exactly a peer's delivered roots; 0 if others.
+    pub peer_confirmed: Family<PeerLabels, Gauge>,
+    /// 1 while what a peer publishes is not delivered.
+    pub peer_rejected: Family<RejectionLabels, Gauge>,
+    /// How many registrations are applied without a peer that they want.
+    pub peer_held_back: Family<PeerLabels, Gauge>,
+    /// How many of a peer's keys are revoked here.
+    pub peer_revoked: Family<PeerLabels, Gauge>,
 }
 
 impl Default for Metrics {
@@ -122,11 +143,40 @@ impl Default for Metrics {
             "The serial delivered last",
             peer_serial.clone(),
         );
-        let peer_expiry = Family::default();
-        registry.register(
+        let peer_expiry = registered(
+            &mut registry,
             "peer_expiry_timestamp_seconds",
             "When the first of a peer's roots ends",
-            peer_expiry.clone(),
+        );
+        let peer_issued = registered(
+            &mut registry,
+            "peer_issued_timestamp_seconds",
+            "When what a peer publishes was signed",
+        );
+        let peer_lag = registered(
+            &mut registry,
+            "peer_delivery_lag_seconds",
+            "How long a peer's last bundle took from its signature to its delivery",
+        );
+        let peer_confirmed = registered(
+            &mut registry,
+            "peer_confirmed",
+            "Whether a workload was seen to hold exactly the peer's delivered roots",
+        );
+        let peer_rejected = registered(
+            &mut registry,
+            "peer_rejected",
+            "1 while what a peer publishes is not delivered",
+        );
+        let peer_held_back = registered(
+            &mut registry,
+            "peer_held_back_registrations",
+            "Registrations that are applied without a peer that they want",
+        );
+        let peer_revoked = registered(
+            &mut registry,
+            "peer_revoked_keys",
+            "Keys of a peer that are revoked here",
         );
         Self {
             registry: Arc::new(registry),
@@ -138,11 +188,41 @@ impl Default for Metrics {
             peer_phase,
             peer_serial,
             peer_expiry,
+            peer_issued,
+            peer_lag,
+            peer_confirmed,
+            peer_rejected,
+            peer_held_back,
+            peer_revoked,
         }
     }
 }
 
+/// A metric that was registered under a name.
+fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
 impl Metrics {
+    /// Forgets what was told of peers: one that is gone must not be told of for ever.
+    pub fn clear_peers(&self) {
+        self.peer_phase.clear();
+        self.peer_rejected.clear();
+        for family in [
+            &self.peer_serial,
+            &self.peer_confirmed,
+            &self.peer_held_back,
+            &self.peer_revoked,
+        ] {
+            family.clear();
+        }
+        for family in [&self.peer_expiry, &self.peer_issued, &self.peer_lag] {
+            family.clear();
+        }
+    }
+
     /// The text exposition (`OpenMetrics` 1.0).
     pub fn encode(&self) -> String {
         let mut text = String::new();

@@ -73,12 +73,15 @@ impl Arguments {
                 tokio::pin!(agent);
                 let again = tokio::select! {
                     result = &mut agent => {
-                        // In a Secret of the API, not in a file: the configuration is as it was.
-                        if result? == agent::End::NewKey {
-                            tracing::info!("the signing key changed: the agent starts again");
-                            continue;
+                        if result? == agent::End::Shutdown {
+                            return anyhow::Ok(());
                         }
-                        return anyhow::Ok(());
+                        tracing::info!("the signing key changed: the agent starts again");
+                        // Whatever changed meanwhile is taken along, if it is usable.
+                        if let Ok(now) = reload::read(&self.config) {
+                            config = now;
+                        }
+                        continue;
                     }
                     _ = terminate.recv() => false,
                     _ = interrupt.recv() => false,

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     Answer, Connection, block_on,
+    check::now,
     output::{self, Format},
     repository,
 };
@@ -22,12 +23,14 @@ use crate::{
         types::{self, GitSyncStatus, TrustPeerStatus},
     },
     federation::{
-        impact::{self, Change, Registrations},
+        impact::{self, Bundles, Change, Registrations},
         lifecycle::{LiveCftd, Phase},
         objects::{CFTD, SPIRE_API_VERSION},
         resolve::{Peers, Resolved, Standing},
     },
+    git::LocalRepository,
     model::{
+        attestation,
         declaration::TrustDomainSpec,
         declarations::Declarations,
         diagnostic::Diagnostic,
@@ -45,8 +48,8 @@ const CONCURRENCY: usize = 16;
 /// Show what a change does to trust and to every cluster
 ///
 /// With --base, compares two states of the repository and needs no cluster. The change of trust
-/// comes first: who will trust whom, what still waits for whose consent, changed signers and bundle
-/// endpoints, and which registrations gain or lose a peer. Then follows each cluster's changed
+/// comes first: keys that are taken back, changed signers and bundle endpoints, who will trust whom,
+/// what still waits for whose consent, and which registrations gain or lose a peer. Then follows each cluster's changed
 /// objects. Registrations are shown as they will be once SPIRE holds every peer's bundle.
 ///
 /// With --live, asks a cluster's API server by dry run what applying the overlay would change now.
@@ -186,7 +189,9 @@ impl Arguments {
             former += errors(&old.diagnostics);
             diagnostics.extend(new.diagnostics);
         }
-        report.trust = Some(trust(impact::impact(&before, &after), registrations));
+        let bundles = self.bundles((base, &before), (head, &after))?;
+        let changes = impact::impact(&before, &after, &bundles);
+        report.trust = Some(trust(changes, registrations));
         report.unread = tell(diagnostics, head);
         if former > 0 {
             output::note(&format!(
@@ -195,6 +200,50 @@ impl Arguments {
             ));
         }
         Ok(report)
+    }
+
+    /// The verified bundles that make sentences more precise: of trust domains whose keys are talked
+    /// about, or whose publication on the reviewed branch differs.
+    fn bundles(
+        &self,
+        base: (&Tree, &Declarations),
+        head: (&Tree, &Declarations),
+    ) -> anyhow::Result<Bundles> {
+        let mut names = impact::talked_about(base.1, head.1);
+        let differs = |name: &&TrustDomain| {
+            let files = |tree: &Tree| desired::publication_on_main(tree, name);
+            files(base.0) != files(head.0)
+        };
+        let declared = head.1.trust_domains.keys();
+        names.extend(declared.filter(differs).cloned());
+        let mut bundles = Bundles {
+            now: now(),
+            ..Bundles::default()
+        };
+        if names.is_empty() {
+            return Ok(bundles);
+        }
+        let repository = LocalRepository::open(&self.repo)?;
+        for name in names {
+            let branch = repository::branches(&repository, &name)?.into_iter().next();
+            let verified = |(tree, declarations): (&Tree, &Declarations)| {
+                let declaration = declarations.trust_domains.get(&name)?;
+                let files = match &branch {
+                    Some(found) => found.files.clone(),
+                    None => desired::publication_on_main(tree, &name),
+                };
+                let verdict = attestation::verify(&name, declaration, &files, bundles.now);
+                verdict.ok().map(|publication| publication.bundle)
+            };
+            let (before, after) = (verified(base), verified(head));
+            bundles
+                .before
+                .extend(before.map(|bundle| (name.clone(), bundle)));
+            bundles
+                .after
+                .extend(after.map(|bundle| (name.clone(), bundle)));
+        }
+        Ok(bundles)
     }
 
     /// Compares an overlay with what stands in its cluster.

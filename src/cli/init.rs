@@ -26,8 +26,8 @@ const SECRET: (&str, &str, &str) = ("trustweave-system", "trustweave-signing", "
 /// and the public key that the agent signs with. What can't be known is left empty, each told on
 /// standard error; `trustweave check` refuses the file until it is filled in.
 ///
-/// Exit codes: 0 everything is known but what only people decide, 1 something has to be filled in,
-/// 2 the cluster can't be asked.
+/// Exit codes: 0 cluster, trust domain and signer are known, 1 one of them is not, 2 the cluster can't
+/// be asked.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trustweave init --from-cluster
@@ -69,11 +69,9 @@ impl Arguments {
             output::note(&format!("note: {note}"));
         }
         output::data(&proposal)?;
-        Ok(if notes.is_empty() {
-            Answer::Yes
-        } else {
-            Answer::No
-        })
+        let complete =
+            known.cluster.is_some() && known.trust_domain.is_some() && known.signer.is_some();
+        Ok(if complete { Answer::Yes } else { Answer::No })
     }
 
     async fn read(&self) -> anyhow::Result<Known> {
@@ -117,9 +115,10 @@ async fn kept(cluster: &KubeCluster) -> Option<String> {
 /// The proposed file, and what it lacks.
 fn propose(known: &Known) -> (String, Vec<String>) {
     let mut notes = Vec::new();
-    let mut value = |value: &Option<String>, missing: &str| match value {
-        Some(value) => format!(" {value}"),
-        None => {
+    let mut value = |value: &Option<String>, missing: &str| {
+        if let Some(value) = value {
+            format!(" {value}")
+        } else {
             notes.push(missing.to_owned());
             String::new()
         }

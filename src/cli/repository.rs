@@ -1,12 +1,15 @@
 //! Reading a repository for a verb: a directory's files, or a commit of the git repository there.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Context as _;
 
 use crate::{
-    git::{LocalRepository, worktree},
-    model::repository::Tree,
+    git::{self, LocalRepository, worktree},
+    model::{
+        repository::{RepoPath, Revision, Tree, publication_branch},
+        trust_domain::TrustDomain,
+    },
 };
 
 /// The tree at a commit of the repository, or of the files in the directory.
@@ -21,4 +24,35 @@ pub(super) fn tree(directory: &Path, reference: Option<&str>) -> anyhow::Result<
             Ok(repository.tree(&revision)?)
         }
     }
+}
+
+/// What stands in the repository for a trust domain.
+pub(super) struct Found {
+    /// The place, in words.
+    pub(super) place: String,
+    pub(super) files: BTreeMap<String, Vec<u8>>,
+    /// The commit, if it stands on a branch of its own.
+    pub(super) revision: Option<Revision>,
+}
+
+/// The trust domain's own branch: the local one, and that of `origin`.
+pub(super) fn branches(
+    repository: &LocalRepository,
+    trust_domain: &TrustDomain,
+) -> anyhow::Result<Vec<Found>> {
+    let branch = publication_branch(trust_domain);
+    let mut found = Vec::new();
+    for place in ["heads", "remotes/origin"] {
+        let reference = format!("refs/{place}/{branch}");
+        match repository.resolve(&reference) {
+            Ok(revision) => found.push(Found {
+                place: format!("{reference} ({})", revision.short()),
+                files: repository.files(&revision, &RepoPath::ROOT)?,
+                revision: Some(revision),
+            }),
+            Err(git::Error::Unknown { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(found)
 }

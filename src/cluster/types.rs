@@ -233,12 +233,16 @@ pub struct TrustPeerStatus {
     /// How often the bundle was pushed again for that.
     #[serde(skip_serializing_if = "is_zero")]
     pub repairs: u32,
+    /// How long, in seconds, the last bundle took from its signature to its delivery.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery_lag_seconds: Option<i64>,
     /// How many of the overlay's registrations name the peer.
     pub registrations: u64,
     /// The most telling sentence of the conditions.
     pub message: String,
     /// `Consented`, `BundleAccepted`, `Ready`, `Pushed`, `Confirmed`, and those that are told only
-    /// when there is something to say: `Unique`, `RevocationSettled`, `NamedByReadyOnly`.
+    /// when there is something to say: `Unique`, `RevocationSettled`, `NamedByReadyOnly`,
+    /// `DeliveredInTime`.
     pub conditions: Vec<Condition>,
 }
 

@@ -9,6 +9,9 @@ use super::{
 /// Annotation of a `TrustPeer`: distrust the peer although registrations of others name it.
 pub const FORCE: &str = "trustweave.dev/force-distrust";
 
+/// How many characters a message may have.
+const MESSAGE: usize = 4096;
+
 /// A condition of a `TrustPeer`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
@@ -33,9 +36,20 @@ impl Condition {
             kind,
             status: status.into(),
             reason,
-            message: message.into(),
+            message: clipped(&message.into()),
         }
     }
+}
+
+/// What a peer wrote may be quoted in a message: it must not grow a status beyond what an API server
+/// takes, nor tell a terminal what to do.
+fn clipped(message: &str) -> String {
+    let tame = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let mut text: String = message.chars().take(MESSAGE).map(tame).collect();
+    if message.chars().nth(MESSAGE).is_some() {
+        text.push('…');
+    }
+    text
 }
 
 /// All conditions of a peer; what is wrong comes before what merely follows from it.
@@ -51,6 +65,7 @@ pub(super) fn of(facts: &Facts, state: &PeerState) -> Vec<Condition> {
         unique(&facts.live),
         polled(facts, state),
         unforced(facts, state),
+        in_time(state),
     ];
     told.into_iter().flatten().chain(rest).collect()
 }
@@ -209,6 +224,22 @@ fn unforced(facts: &Facts, state: &PeerState) -> Option<Condition> {
     })
 }
 
+/// Does git bring new keys before they are used? Told only if it does not.
+///
+/// SPIRE signs with a new authority after a third of the old one's life, and peers that do not have
+/// it by then refuse what it signs.
+fn in_time(state: &PeerState) -> Option<Condition> {
+    let lag = state.memory.lag?;
+    let life = state.bundle.as_ref()?.shortest_life()?;
+    (lag > life / 3).then(|| {
+        let message = format!(
+            "the last bundle took {lag:#} from its signature to its delivery, more than a third of \
+             the life of its authorities ({life:#})"
+        );
+        Condition::new("DeliveredInTime", false, "TooSlow", message)
+    })
+}
+
 /// Was a bundle handed to SPIRE?
 fn pushed(state: &PeerState) -> Condition {
     match (state.watermark(), state.phase) {
@@ -250,4 +281,18 @@ fn confirmed(confirmation: Option<bool>) -> Condition {
         ),
     };
     Condition::new("Confirmed", confirmation, reason, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_wrote_neither_fills_a_status_nor_steers_a_terminal() {
+        let of = |message: &str| Condition::new("Ready", false, "Reason", message).message;
+        assert_eq!(of("née \u{1b}[2J\n"), "née \u{fffd}[2J\u{fffd}");
+        let long = of(&"é".repeat(1 << 20));
+        assert_eq!(long.chars().count(), MESSAGE + 1);
+        assert!(long.ends_with("é…"));
+    }
 }

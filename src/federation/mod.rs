@@ -8,6 +8,7 @@
 
 pub mod conditions;
 pub mod consent;
+pub mod distrust;
 pub mod guard;
 pub mod impact;
 pub mod lifecycle;

@@ -4,7 +4,7 @@
 //! behind and another takes over with a repository handle of its own.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     sync::{Mutex, Once, PoisonError, mpsc},
@@ -22,7 +22,7 @@ use super::{
     publish::{Pushed, backoff, push},
 };
 use crate::model::{
-    repository::{RepoPath, Revision, Tree},
+    repository::{Entry, RepoPath, Revision, Tree},
     trust_domain::TrustDomain,
 };
 
@@ -119,6 +119,11 @@ impl Repository for Mirror {
             .await
     }
 
+    async fn publication(&self, revision: &Revision) -> Result<BTreeMap<String, Entry>, Error> {
+        let revision = revision.clone();
+        self.run(move |store| store.publication(&revision)).await
+    }
+
     async fn holds(&self, revision: &Revision) -> Result<bool, Error> {
         let oid = objects::oid(revision)?;
         self.run(move |store| Ok(exists(store.repository()?, oid)))
@@ -169,7 +174,7 @@ impl Repository for Mirror {
 
 /// A repository on this machine that is only read.
 pub struct LocalRepository {
-    repository: git2::Repository,
+    pub(super) repository: git2::Repository,
     /// Where in the repository the opened directory is.
     directory: RepoPath,
 }
@@ -214,7 +219,7 @@ impl LocalRepository {
         objects::tree(&self.repository, revision, &self.directory)
     }
 
-    /// The files directly in a directory of a commit, by name; the path is the repository's.
+    /// The files of a publication in a directory of a commit, by name; the path is the repository's.
     pub fn files(
         &self,
         revision: &Revision,
@@ -258,6 +263,7 @@ fn start(settings: &Settings, remote: &Remote) -> mpsc::Sender<Job> {
         settings: settings.clone(),
         remote: remote.clone(),
         repository: None,
+        unreadable: BTreeSet::new(),
     };
     let thread = thread::Builder::new()
         .name("git".to_owned())
@@ -277,6 +283,9 @@ pub(super) struct Store {
     settings: Settings,
     pub(super) remote: Remote,
     repository: Option<git2::Repository>,
+    /// Tips whose history libgit2 can't read: with one of them here, it could neither fetch nor push
+    /// anything else.
+    unreadable: BTreeSet<Oid>,
 }
 
 impl Store {
@@ -327,17 +336,45 @@ impl Store {
         wanted: BTreeMap<String, Oid>,
     ) -> Result<BTreeMap<String, Oid>, Error> {
         self.fetch_missing(&wanted)?;
+        let unreadable = self.unreadable.clone();
         let repository = self.repository()?;
         Ok(wanted
             .into_iter()
             .map(|(name, listed)| {
-                let fetched = repository.refname_to_id(&name).unwrap_or(listed);
+                let fetched = match repository.refname_to_id(&name) {
+                    Ok(fetched) if !unreadable.contains(&listed) => fetched,
+                    _ => listed,
+                };
                 (name, fetched)
             })
             .collect())
     }
 
+    /// Fetches what is not here. A server may take malformed commits from whoever may push to a
+    /// branch: such a branch is left out, in a mirror that is made anew.
     fn fetch_missing(&mut self, wanted: &BTreeMap<String, Oid>) -> Result<(), Error> {
+        loop {
+            let fetched = self.fetch_readable(wanted)?;
+            let repository = self.repository()?;
+            let malformed: Vec<Oid> = fetched
+                .iter()
+                .filter(|name| name.starts_with(PUBLICATIONS))
+                .filter_map(|name| repository.refname_to_id(name).ok())
+                .filter(|tip| !is_readable(repository, *tip))
+                .collect();
+            if malformed.is_empty() {
+                return Ok(());
+            }
+            tracing::warn!(commits = ?malformed, "malformed commits are left out");
+            self.unreadable.extend(malformed);
+            self.repository = None;
+            create(&self.settings.directory)?;
+        }
+    }
+
+    /// Fetches what is neither here nor known to be unreadable; the references that changed.
+    fn fetch_readable(&mut self, wanted: &BTreeMap<String, Oid>) -> Result<Vec<String>, Error> {
+        let unreadable = self.unreadable.clone();
         let (url, callbacks) = (self.remote.url.clone(), self.remote.callbacks()?);
         let failed = |source| Error::Fetch {
             url: url.clone(),
@@ -346,14 +383,19 @@ impl Store {
         let repository = self.repository()?;
         let missing: Vec<String> = wanted
             .iter()
+            .filter(|(_, oid)| !unreadable.contains(oid))
             .filter(|(name, oid)| {
                 repository.refname_to_id(name).ok() != Some(**oid) || !exists(repository, **oid)
             })
-            .map(|(name, _)| format!("+{name}:{name}"))
+            .map(|(name, _)| name.clone())
             .collect();
         if missing.is_empty() {
-            return Ok(());
+            return Ok(missing);
         }
+        let refspecs: Vec<String> = missing
+            .iter()
+            .map(|name| format!("+{name}:{name}"))
+            .collect();
         // Depth 1 again and again would add a boundary and a pack each time; without a depth, a
         // shallow repository keeps its boundary and fetches what is new.
         let first = repository.is_empty().unwrap_or(true);
@@ -364,7 +406,7 @@ impl Store {
         options.depth(i32::from(first)).remote_callbacks(callbacks);
         let mut remote = repository.remote_anonymous(&url).map_err(failed)?;
         remote
-            .fetch(&missing, Some(&mut options), None)
+            .fetch(&refspecs, Some(&mut options), None)
             .map_err(failed)?;
         if first {
             // Only now: libgit2 writes a shallow repository's boundary last, and a process that was
@@ -374,7 +416,20 @@ impl Store {
                 .and_then(|mut config| config.set_str(COMPLETE, &url))
                 .map_err(failed)?;
         }
-        Ok(())
+        Ok(missing)
+    }
+
+    /// Whether a commit was left out, as its history is malformed.
+    pub(super) fn is_left_out(&self, commit: Oid) -> bool {
+        self.unreadable.contains(&commit)
+    }
+
+    /// What stands at the names of a publication's files at the root of a commit.
+    fn publication(&mut self, revision: &Revision) -> Result<BTreeMap<String, Entry>, Error> {
+        if self.is_left_out(objects::oid(revision)?) {
+            return Err(Error::Malformed(revision.clone()));
+        }
+        objects::publication(self.repository()?, revision, &RepoPath::ROOT)
     }
 
     /// Makes the mirror anew before its next use, if an error tells that objects are missing or
@@ -392,7 +447,7 @@ impl Store {
     fn fetch(&mut self) -> Result<Heads, Error> {
         let main = format!("refs/heads/{}", self.settings.branch);
         let mut wanted = self.list()?;
-        wanted.retain(|name, _| *name == main || name.starts_with(PUBLICATIONS));
+        wanted.retain(|name, _| *name == main || published_by(name).is_some());
         let fetched = self.fetch_branches(wanted)?;
         self.forget_others(&fetched)?;
         let mut heads = Heads::default();
@@ -400,11 +455,8 @@ impl Store {
             let revision = objects::revision(oid)?;
             if name == main {
                 heads.main = Some(revision);
-            } else if let Some(trust_domain) = name.strip_prefix(PUBLICATIONS) {
-                match TrustDomain::parse(trust_domain) {
-                    Ok(trust_domain) => drop(heads.publications.insert(trust_domain, revision)),
-                    Err(error) => tracing::warn!(branch = name, %error, "the branch is skipped"),
-                }
+            } else if let Some(trust_domain) = published_by(&name) {
+                heads.publications.insert(trust_domain, revision);
             }
         }
         Ok(heads)
@@ -473,7 +525,11 @@ impl Store {
             return Ok(Tip::default());
         };
         let revision = objects::revision(oid)?;
-        let files = objects::files(self.repository()?, &revision, directory)?;
+        let files = if self.is_left_out(oid) {
+            BTreeMap::new()
+        } else {
+            objects::files(self.repository()?, &revision, directory)?
+        };
         Ok(Tip {
             revision: Some(revision),
             files,
@@ -488,6 +544,24 @@ impl Store {
     ) -> Result<Pushed, Error> {
         push(self, request, tip, draft)
     }
+}
+
+/// Whose publication a reference is by its name.
+///
+/// No other one is fetched: `a.test/x` would take the place of `a.test` among the mirror's
+/// references, and then nothing could be fetched at all.
+fn published_by(reference: &str) -> Option<TrustDomain> {
+    TrustDomain::parse(reference.strip_prefix(PUBLICATIONS)?).ok()
+}
+
+/// Whether libgit2 can walk all of a commit's history that is here.
+fn is_readable(repository: &git2::Repository, tip: Oid) -> bool {
+    let walk = || {
+        let mut walk = repository.revwalk()?;
+        walk.push(tip)?;
+        walk.try_for_each(|commit| repository.find_commit(commit?).map(drop))
+    };
+    walk().is_ok()
 }
 
 fn exists(repository: &git2::Repository, oid: Oid) -> bool {

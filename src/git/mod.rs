@@ -3,18 +3,26 @@
 //! **Invariants:** content is read from the object database, never from a worktree, so no symbolic
 //! link is followed; a push is judged by what the remote's references are afterwards, never by
 //! error texts, and never taken for success because no error came; nothing here writes outside the
-//! directory that it was asked to write.
+//! directory that it was asked to write; what is on a publication's branch, which whoever may push
+//! decides, stops neither the reading nor the writing of another.
+//!
+//! libgit2 can't limit a fetch: what a server takes gets into the mirror, whatever its size, and
+//! stays there until the mirror is made anew. It is streamed to disk; only files below the limits are
+//! ever read from there. A delta, though, is applied in memory when it arrives. So the size of a push
+//! is the server's to limit (`receive.maxInputSize`), and the memory and disk of the process its
+//! supervisor's.
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use thiserror::Error;
 
 use crate::model::{
-    repository::{RepoPath, Revision, Tree},
+    repository::{Entry, RepoPath, Revision, Tree},
     trust_domain::TrustDomain,
 };
 
 mod auth;
+mod local;
 mod mirror;
 mod objects;
 mod publish;
@@ -41,7 +49,7 @@ pub struct Heads {
 pub struct Tip {
     /// The commit; `None` if there is no such branch.
     pub revision: Option<Revision>,
-    /// The files directly in the directory, by name.
+    /// The files of a publication directly in the directory, by name.
     pub files: BTreeMap<String, Vec<u8>>,
 }
 
@@ -99,6 +107,12 @@ pub trait Repository: Send + Sync + 'static {
 
     /// The content of a commit that was fetched.
     fn tree(&self, revision: &Revision) -> impl Future<Output = Result<Tree, Error>> + Send;
+
+    /// What stands at the names of a publication's files at the root of a commit that was fetched.
+    fn publication(
+        &self,
+        revision: &Revision,
+    ) -> impl Future<Output = Result<BTreeMap<String, Entry>, Error>> + Send;
 
     /// Whether a commit is here, fetched now or once.
     fn holds(&self, revision: &Revision) -> impl Future<Output = Result<bool, Error>> + Send;
@@ -171,6 +185,9 @@ pub enum Error {
         #[source]
         source: git2::Error,
     },
+    /// A commit that libgit2 can't read, or with such a one in its history.
+    #[error("the history of {0} is malformed")]
+    Malformed(Revision),
     /// A revision with more in it than is read.
     #[error("revision {revision} has more than {limit}")]
     TooLarge {
@@ -211,6 +228,9 @@ pub enum Error {
         /// How often it was tried.
         attempts: u32,
     },
+    /// The branch is checked out: a commit from elsewhere would leave its files behind.
+    #[error("`{0}` is checked out: switch to another branch first")]
+    CheckedOut(String),
     /// A transport that is not supported, or not safe.
     #[error("{0}")]
     Url(String),
@@ -261,9 +281,11 @@ impl Error {
             | Self::Timeout(_)
             | Self::Token { .. } => true,
             Self::Unknown { .. }
+            | Self::Malformed(_)
             | Self::TooLarge { .. }
             | Self::Commit(_)
             | Self::Refused { .. }
+            | Self::CheckedOut(_)
             | Self::Url(_)
             | Self::Key(_) => false,
         }

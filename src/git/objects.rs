@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use git2::{FileMode, ObjectType, Oid, Repository};
 
 use super::Error;
-use crate::model::repository::{Entry, MAX_FILE_BYTES, RepoPath, Revision, Tree};
+use crate::model::{
+    bundle::MAX_BUNDLE_BYTES,
+    repository::{Entry, MAX_FILE_BYTES, RepoPath, Revision, Tree, publication},
+};
 
 /// How many files a revision may have.
 const MAX_FILES: usize = 50_000;
@@ -53,12 +56,13 @@ pub(super) fn tree(
     Ok(reader.tree)
 }
 
-/// The files directly in a directory of a commit, by name.
-pub(super) fn files(
+/// What stands at the names of a publication's files in a directory of a commit. Whatever else is
+/// there, and however much of it, is not looked at: whoever may push can put it there.
+pub(super) fn publication(
     repository: &Repository,
     revision: &Revision,
     directory: &RepoPath,
-) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+) -> Result<BTreeMap<String, Entry>, Error> {
     let failed = |source| Error::Read {
         what: format!("`{directory}` at {revision}"),
         source,
@@ -66,20 +70,49 @@ pub(super) fn files(
     let Some(tree) = directory_tree(repository, revision, directory)? else {
         return Ok(BTreeMap::new());
     };
-    let mut files = BTreeMap::new();
-    let odb = repository.odb().map_err(failed)?;
-    for entry in &tree {
-        let is_file = matches!(entry.filemode(), 0o100_644 | 0o100_755);
-        let (true, Ok(name)) = (is_file, entry.name()) else {
+    let mut found = BTreeMap::new();
+    for name in publication::FILES {
+        let Some(entry) = tree.get_name(name) else {
             continue;
         };
-        let (size, _) = odb.read_header(entry.id()).map_err(failed)?;
-        if size as u64 <= MAX_FILE_BYTES {
-            let blob = repository.find_blob(entry.id()).map_err(failed)?;
-            files.insert(name.to_owned(), blob.content().to_vec());
-        }
+        let content = match entry.filemode() {
+            mode if mode == i32::from(FileMode::Tree) => continue,
+            mode => content(repository, mode, entry.id(), MAX_BUNDLE_BYTES as u64),
+        };
+        found.insert(name.to_owned(), content.map_err(failed)?);
     }
-    Ok(files)
+    Ok(found)
+}
+
+/// The files of a publication that can be used, by name.
+pub(super) fn files(
+    repository: &Repository,
+    revision: &Revision,
+    directory: &RepoPath,
+) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    let found = publication(repository, revision, directory)?;
+    Ok(found
+        .into_iter()
+        .filter_map(|(name, entry)| match entry {
+            Entry::File(content) => Some((name, content.to_vec())),
+            _ => None,
+        })
+        .collect())
+}
+
+/// What an entry of a tree that is no directory stands for; a file above a size is not read.
+fn content(repository: &Repository, mode: i32, id: Oid, limit: u64) -> Result<Entry, git2::Error> {
+    if mode == i32::from(FileMode::Link) {
+        return Ok(Entry::Symlink);
+    }
+    if mode == i32::from(FileMode::Commit) {
+        return Ok(Entry::Submodule);
+    }
+    let (size, _) = repository.odb()?.read_header(id)?;
+    if size as u64 > limit {
+        return Ok(Entry::TooLarge(size as u64));
+    }
+    Ok(Entry::File(repository.find_blob(id)?.content().into()))
 }
 
 fn commit_tree<'r>(
@@ -140,26 +173,17 @@ impl Reader<'_> {
                 what: format!("`{path}` at {}", self.revision),
                 source,
             };
-            let content = match entry.filemode() {
-                mode if mode == i32::from(FileMode::Tree) => {
-                    let below = self.repository.find_tree(entry.id()).map_err(failed)?;
-                    self.read(&below, &path, depth + 1)?;
-                    continue;
-                }
-                mode if mode == i32::from(FileMode::Link) => Entry::Symlink,
-                mode if mode == i32::from(FileMode::Commit) => Entry::Submodule,
-                _ => {
-                    let odb = self.repository.odb().map_err(failed)?;
-                    let (size, _) = odb.read_header(entry.id()).map_err(failed)?;
-                    if size as u64 > MAX_FILE_BYTES {
-                        Entry::TooLarge(size as u64)
-                    } else {
-                        let blob = self.repository.find_blob(entry.id()).map_err(failed)?;
-                        self.bytes += size as u64;
-                        Entry::File(blob.content().into())
-                    }
-                }
-            };
+            let mode = entry.filemode();
+            if mode == i32::from(FileMode::Tree) {
+                let below = self.repository.find_tree(entry.id()).map_err(failed)?;
+                self.read(&below, &path, depth + 1)?;
+                continue;
+            }
+            let content =
+                content(self.repository, mode, entry.id(), MAX_FILE_BYTES).map_err(failed)?;
+            if let Entry::File(content) = &content {
+                self.bytes += content.len() as u64;
+            }
             self.files += 1;
             if self.files > MAX_FILES {
                 return Err(self.too_large(format!("{MAX_FILES} files")));

@@ -4,8 +4,8 @@ use std::{cell::RefCell, time::Duration};
 
 use git2::{FileMode, Oid, PushOptions, Repository, Signature, Time, build::TreeUpdateBuilder};
 
-use super::{Draft, Error, Publish, Tip, mirror::Store, objects};
-use crate::model::repository::Revision;
+use super::{Author, Draft, Error, Publish, Tip, mirror::Store, objects};
+use crate::model::repository::{RepoPath, Revision};
 
 /// The namespace of signatures over git's objects.
 const NAMESPACE: &str = "git";
@@ -37,9 +37,12 @@ pub(super) fn push(
     draft: &Draft,
 ) -> Result<Pushed, Error> {
     let base = tip.revision.as_ref().map(objects::oid).transpose()?;
-    let ours = commit(store.repository()?, request, base, draft)?;
+    // On top of what can't be read, nothing can be made: it is replaced.
+    let replaced = base.is_some_and(|base| store.is_left_out(base));
+    let parent = base.filter(|_| !replaced);
+    let ours = commit(store.repository()?, request, parent, draft)?;
     let name = format!("refs/heads/{}", request.branch);
-    let (outcome, words) = send(store, &name, base, ours)?;
+    let (outcome, words) = send(store, &name, (base, replaced), ours)?;
     let revision = objects::revision(ours)?;
     match store.list()?.get(&name).copied() {
         Some(remote) if remote == ours => Ok(Pushed::Accepted(revision)),
@@ -63,11 +66,11 @@ pub(super) fn push(
     }
 }
 
-/// Pushes a commit; what libgit2 says of it, and the words of the server.
+/// Pushes a commit on top of a base, or in its place; what libgit2 says of it, and the words of the server.
 fn send(
     store: &mut Store,
     name: &str,
-    base: Option<Oid>,
+    (base, replaced): (Option<Oid>, bool),
     ours: Oid,
 ) -> Result<(Result<(), git2::Error>, String), Error> {
     let (said, status) = (RefCell::new(Vec::new()), RefCell::new(None));
@@ -100,7 +103,8 @@ fn send(
             branch: name.to_owned(),
             source,
         })?;
-    let outcome = remote.push(&[format!("{ours}:{name}")], Some(&mut options));
+    let force = if replaced { "+" } else { "" };
+    let outcome = remote.push(&[format!("{force}{ours}:{name}")], Some(&mut options));
     drop(options);
     let said = String::from_utf8_lossy(&said.take())
         .trim()
@@ -120,14 +124,26 @@ fn commit(
     base: Option<Oid>,
     draft: &Draft,
 ) -> Result<Oid, Error> {
-    let base = base
-        .map(|base| repository.find_commit(base))
-        .transpose()
-        .map_err(Error::Commit)?;
-    let content = || {
+    let content = content(repository, &request.directory, &request.author, base, draft)?;
+    let signature = request.key.sign(NAMESPACE, content.as_bytes())?;
+    repository
+        .commit_signed(&content, &signature, None)
+        .map_err(Error::Commit)
+}
+
+/// The commit object's text: the draft's files in a directory, on top of a commit.
+pub(super) fn content(
+    repository: &Repository,
+    directory: &RepoPath,
+    author: &Author,
+    base: Option<Oid>,
+    draft: &Draft,
+) -> Result<String, Error> {
+    let compose = || {
+        let base = base.map(|base| repository.find_commit(base)).transpose()?;
         let mut update = TreeUpdateBuilder::new();
         for (name, bytes) in &draft.files {
-            let path = match request.directory.as_str() {
+            let path = match directory.as_str() {
                 "" => name.clone(),
                 directory => format!("{directory}/{name}"),
             };
@@ -138,7 +154,6 @@ fn commit(
             None => repository.find_tree(repository.treebuilder(None)?.write()?)?,
         };
         let tree = repository.find_tree(update.create_updated(repository, &baseline)?)?;
-        let author = &request.author;
         let who = Signature::new(&author.name, &author.email, &Time::new(author.seconds, 0))?;
         let parents: Vec<_> = base.iter().collect();
         let buffer =
@@ -146,9 +161,5 @@ fn commit(
         String::from_utf8(buffer.to_vec())
             .map_err(|_| git2::Error::from_str("the commit is not UTF-8 text"))
     };
-    let content = content().map_err(Error::Commit)?;
-    let signature = request.key.sign(NAMESPACE, content.as_bytes())?;
-    repository
-        .commit_signed(&content, &signature, None)
-        .map_err(Error::Commit)
+    compose().map_err(Error::Commit)
 }

@@ -358,3 +358,95 @@ async fn a_mirror_that_lost_objects_is_made_anew_by_the_next_try() {
         "{second:?}"
     );
 }
+
+/// What a mirror has of the branch of `a.test`.
+async fn published(mirror: &Mirror) -> Result<BTreeMap<String, Entry>, Error> {
+    let heads = mirror.fetch().await.unwrap();
+    assert!(heads.main.is_some());
+    mirror
+        .publication(&heads.publications[&"a.test".parse().unwrap()])
+        .await
+}
+
+#[tokio::test]
+async fn what_is_pushed_to_a_publications_branch_stops_nothing_else() {
+    let remote = Remote::start().await;
+    let git = &remote.0.git;
+    let branch = "trustweave/a.test";
+    let main = remote.commit("main", "x", "x").await;
+    let (mirror, key) = (remote.mirror("m"), key());
+    let honest = remote.commit(branch, "bundle.json", "1").await;
+    let expected = BTreeMap::from([(
+        "bundle.json".to_owned(),
+        Entry::File(b"1".as_slice().into()),
+    )]);
+    assert_eq!(published(&mirror).await.unwrap(), expected);
+
+    // More files than any tree is read with, and names that are no text.
+    let names: Vec<String> = (0..60_000).map(|n| format!("{n}/{n}")).collect();
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
+    git.commit(branch, &files, "many").await.unwrap();
+    assert_eq!(published(&mirror).await.unwrap(), expected);
+
+    let large = "x".repeat(3 << 20);
+    remote.commit(branch, "bundle.json", &large).await;
+    let found = published(&mirror).await.unwrap();
+    assert_eq!(found["bundle.json"], Entry::TooLarge(3 << 20));
+
+    // A commit that only git can read.
+    let tree = remote
+        .git(&["rev-parse", &format!("{honest}^{{tree}}")])
+        .await;
+    let path = remote.path("commit");
+    fs::write(
+        &path,
+        format!("tree {tree}\nauthor nobody\n\nno committer\n"),
+    )
+    .unwrap();
+    let arguments = ["hash-object", "-t", "commit", "-w", "--literally"];
+    let path = path.to_str().unwrap();
+    let broken = remote.git(&[&arguments[..], &[path]].concat()).await;
+    remote
+        .git(&["update-ref", &format!("refs/heads/{branch}"), &broken])
+        .await;
+    assert!(published(&mirror).await.is_err());
+    assert_eq!(
+        mirror
+            .tree(&Revision::parse(&main).unwrap())
+            .await
+            .unwrap()
+            .iter()
+            .count(),
+        1
+    );
+    let newer = remote.commit("main", "y", "y").await;
+    let heads = mirror.fetch().await.unwrap();
+    assert_eq!(heads.main.unwrap().as_str(), newer);
+
+    let other = mirror.publish(request("trustweave/b.test", "", &key), put("1"));
+    assert!(other.await.is_ok());
+    assert!(
+        mirror
+            .publish(request(branch, "", &key), put("2"))
+            .await
+            .is_ok()
+    );
+    let found = published(&mirror).await.unwrap();
+    assert_eq!(found["bundle.json"], Entry::File(b"2".as_slice().into()));
+
+    // A branch below the name: git has room for one of them only.
+    remote
+        .git(&["update-ref", "-d", &format!("refs/heads/{branch}")])
+        .await;
+    remote
+        .commit("trustweave/a.test/x", "bundle.json", "2")
+        .await;
+    let heads = mirror.fetch().await.unwrap();
+    assert!(heads.publications.keys().all(|it| it.as_str() == "b.test"));
+    let request = request(branch, "", &key);
+    assert!(mirror.publish(request.clone(), put("3")).await.is_err());
+    remote
+        .git(&["update-ref", "-d", "refs/heads/trustweave/a.test/x"])
+        .await;
+    assert!(mirror.publish(request, put("3")).await.is_ok());
+}

@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::{
     bundle::{Bundle, Digest, InvalidBundle},
     declaration::{API_VERSION, BundleEndpoint, TrustDomainSpec},
-    repository::publication,
+    repository::{Entry, publication},
     trust_domain::TrustDomain,
 };
 
@@ -45,10 +45,12 @@ pub const KIND: &str = "BundleAttestation";
 pub struct Serial(pub u64);
 
 impl Serial {
-    /// The serial after this one.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
+    /// The last serial of an epoch: a Kubernetes API server keeps integers of 64 bits with a sign.
+    pub const LAST: Self = Self(i64::MAX.unsigned_abs());
+
+    /// The serial after this one; `None` after the last.
+    pub fn next(self) -> Option<Self> {
+        (self < Self::LAST).then(|| Self(self.0 + 1))
     }
 }
 
@@ -93,6 +95,19 @@ impl Attestation {
         bytes.push(b'\n');
         bytes
     }
+
+    /// Refuses numbers that no cluster could remember.
+    fn check_numbers(&self) -> Result<(), String> {
+        let numbers = [
+            ("epoch", self.epoch),
+            ("serial", self.serial.0),
+            ("spiffe_sequence", self.spiffe_sequence.unwrap_or(0)),
+        ];
+        match numbers.into_iter().find(|(_, it)| *it > Serial::LAST.0) {
+            Some((name, number)) => Err(format!("{name} {number} is beyond {}", Serial::LAST)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A bundle whose attestation was verified.
@@ -108,6 +123,9 @@ pub struct Publication {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Rejection {
+    /// What stands on the branch can't be read.
+    #[error("the branch can't be read: {0}")]
+    UnreadableBranch(String),
     /// Nothing was ever published.
     #[error("nothing is published yet")]
     Unpublished,
@@ -160,6 +178,7 @@ impl Rejection {
     /// A stable, short name for metrics and conditions.
     pub fn reason(&self) -> &'static str {
         match self {
+            Self::UnreadableBranch(_) => "UnreadableBranch",
             Self::Unpublished => "Unpublished",
             Self::MissingFile(_) => "MissingFile",
             Self::NoSigners => "NoSigners",
@@ -174,6 +193,31 @@ impl Rejection {
             Self::Bundle(_) => "InvalidBundle",
         }
     }
+}
+
+/// What stands at the names of a publication's files on a trust domain's own branch, as its files.
+///
+/// A branch without any of them is no publication that is still to come: somebody emptied it.
+pub fn files(found: BTreeMap<String, Entry>) -> Result<BTreeMap<String, Vec<u8>>, Rejection> {
+    let mut files = BTreeMap::new();
+    for (name, entry) in found {
+        match (entry, name.as_str()) {
+            (Entry::File(content), _) => drop(files.insert(name, content.to_vec())),
+            (Entry::TooLarge(size), publication::BUNDLE) => {
+                return Err(InvalidBundle::TooLarge(size).into());
+            }
+            (Entry::TooLarge(size), _) => {
+                let message = format!("`{name}` has {size} bytes");
+                return Err(Rejection::UnreadableAttestation(message));
+            }
+            // Never followed.
+            (Entry::Symlink | Entry::Submodule, _) => {}
+        }
+    }
+    if files.is_empty() {
+        return Err(Rejection::MissingFile(publication::ATTESTATION));
+    }
+    Ok(files)
 }
 
 /// Verifies the files of a publication against the reviewed declaration of its trust domain.
@@ -195,6 +239,7 @@ pub fn verify(
     let unreadable = |reason: String| Rejection::UnreadableAttestation(reason);
     let attestation: Attestation =
         serde_json::from_slice(statement).map_err(|error| unreadable(error.to_string()))?;
+    attestation.check_numbers().map_err(unreadable)?;
     if attestation.api_version != API_VERSION || attestation.kind != KIND {
         return Err(unreadable(format!(
             "{} {}",
@@ -230,6 +275,20 @@ pub fn verify(
         bundle,
         attestation,
     })
+}
+
+/// The statement of a publication that a declared signer signed, whatever became of the bundle; `None`
+/// if there is no such statement about the trust domain.
+pub fn stated(
+    trust_domain: &TrustDomain,
+    declaration: &TrustDomainSpec,
+    files: &BTreeMap<String, Vec<u8>>,
+) -> Option<Attestation> {
+    let statement = files.get(publication::ATTESTATION)?;
+    verify_signature(declaration, statement, files.get(publication::SIGNATURE)?).ok()?;
+    let attestation: Attestation = serde_json::from_slice(statement).ok()?;
+    let usable = attestation.trust_domain == *trust_domain && attestation.check_numbers().is_ok();
+    usable.then_some(attestation)
 }
 
 /// The public key that a publication's signature names; `None` without a readable signature. Whether

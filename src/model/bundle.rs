@@ -10,7 +10,7 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -102,6 +102,8 @@ pub struct X509Authority {
     /// SHA-256 of the certificate's `SubjectPublicKeyInfo`: what identifies the key, also in another
     /// certificate.
     pub key: Digest,
+    /// When the certificate begins.
+    pub not_before: Timestamp,
     /// When the certificate ends.
     pub not_after: Timestamp,
     public_key: Jwk,
@@ -135,7 +137,7 @@ pub struct Bundle {
 pub enum InvalidBundle {
     /// Larger than [`MAX_BUNDLE_BYTES`].
     #[error("the bundle has {0} bytes, more than the {MAX_BUNDLE_BYTES} that are accepted")]
-    TooLarge(usize),
+    TooLarge(u64),
     /// Not JSON, or not a JSON object.
     #[error("the bundle is not a JSON object: {0}")]
     Json(String),
@@ -169,7 +171,7 @@ impl Bundle {
     /// the specification asks; duplicate keys are folded.
     pub fn parse(bytes: &[u8]) -> Result<Self, InvalidBundle> {
         if bytes.len() > MAX_BUNDLE_BYTES {
-            return Err(InvalidBundle::TooLarge(bytes.len()));
+            return Err(InvalidBundle::TooLarge(bytes.len() as u64));
         }
         let document: Map<String, Value> = serde_json::from_slice(bytes)
             .map_err(|error| InvalidBundle::Json(error.to_string()))?;
@@ -294,6 +296,14 @@ impl Bundle {
         }
     }
 
+    /// The shortest life of an X.509 authority.
+    pub fn shortest_life(&self) -> Option<SignedDuration> {
+        let roots = self.x509_authorities.iter();
+        roots
+            .map(|it| it.not_after.duration_since(it.not_before))
+            .min()
+    }
+
     /// When the last X.509 authority ends.
     pub fn latest_expiry(&self) -> Option<Timestamp> {
         let ends = self.x509_authorities.iter();
@@ -340,11 +350,17 @@ impl X509Authority {
             _ => return Err("the certificate's key is neither an EC nor an RSA key".to_owned()),
         };
         let key = Digest::of(parsed.public_key().raw);
-        let not_after = Timestamp::from_second(parsed.validity().not_after.timestamp())
-            .map_err(|error| format!("the certificate's end is no time: {error}"))?;
+        let validity = parsed.validity();
+        let time = |seconds| {
+            Timestamp::from_second(seconds)
+                .map_err(|error| format!("the certificate's validity is no time: {error}"))
+        };
+        let not_before = time(validity.not_before.timestamp())?;
+        let not_after = time(validity.not_after.timestamp())?;
         Ok(Self {
             certificate,
             key,
+            not_before,
             not_after,
             public_key,
         })

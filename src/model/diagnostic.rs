@@ -100,6 +100,8 @@ codes! {
     MissingOverlay = "missing-overlay",
     /// A published bundle that can't be used.
     InvalidBundle = "invalid-bundle",
+    /// An entry that is well formed, and changes nothing.
+    WithoutEffect = "without-effect",
 }
 
 impl fmt::Display for Code {

@@ -2,7 +2,7 @@
 //!
 //! Its own it takes back from everybody; a peer's only for its own workloads.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -32,6 +32,43 @@ impl DistrustSpec {
             .iter()
             .any(|entry| entry.trust_domain == *of && entry.key == *key && entry.time > time)
     }
+}
+
+impl DistrustSpec {
+    /// How this file leaves the key of a trust domain.
+    pub fn standing(&self, trust_domain: &TrustDomain, key: &KeyId) -> KeyStanding {
+        let latest = |entries: &[Revocation]| {
+            let about =
+                |entry: &&Revocation| entry.trust_domain == *trust_domain && entry.key == *key;
+            entries.iter().filter(about).map(|entry| entry.time).max()
+        };
+        match (latest(&self.revoked), latest(&self.unrevoked)) {
+            (None, None) => KeyStanding::Unmentioned,
+            (Some(revoked), lifted) if lifted.is_none_or(|lifted| lifted <= revoked) => {
+                KeyStanding::Revoked
+            }
+            (_, _) => KeyStanding::Lifted,
+        }
+    }
+
+    /// Every key that the file names, with its trust domain.
+    pub fn keys(&self) -> BTreeSet<(&TrustDomain, &KeyId)> {
+        let entries = self.revoked.iter().chain(&self.unrevoked);
+        entries
+            .map(|entry| (&entry.trust_domain, &entry.key))
+            .collect()
+    }
+}
+
+/// How a file leaves a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeyStanding {
+    /// The file does not name it.
+    Unmentioned,
+    /// No longer accepted.
+    Revoked,
+    /// Accepted again, whatever was revoked before.
+    Lifted,
 }
 
 /// One key, and why it is no longer accepted, or is again.
@@ -101,6 +138,39 @@ impl fmt::Display for KeyId {
         match self {
             Self::X509(digest) => write!(f, "X.509 key {}", digest.short()),
             Self::Jwt(jwt) => write!(f, "JWT key {}", jwt.kid),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_later_entry_decides_about_a_key() {
+        let trust_domain = TrustDomain::parse("b.test").unwrap();
+        let key = KeyId::X509(Digest::of(b"key"));
+        let entry = |hour: i64| Revocation {
+            trust_domain: trust_domain.clone(),
+            key: key.clone(),
+            reason: "r".to_owned(),
+            time: Timestamp::from_second(hour * 3600).unwrap(),
+        };
+        for (revoked, unrevoked, expected) in [
+            (&[][..], &[][..], KeyStanding::Unmentioned),
+            (&[1], &[], KeyStanding::Revoked),
+            (&[1], &[2], KeyStanding::Lifted),
+            (&[2], &[2], KeyStanding::Revoked),
+            (&[1, 3], &[2], KeyStanding::Revoked),
+            (&[], &[2], KeyStanding::Lifted),
+        ] {
+            let spec = DistrustSpec {
+                revoked: revoked.iter().copied().map(entry).collect(),
+                unrevoked: unrevoked.iter().copied().map(entry).collect(),
+            };
+            assert_eq!(spec.standing(&trust_domain, &key), expected);
+            let other = TrustDomain::parse("c.test").unwrap();
+            assert_eq!(spec.standing(&other, &key), KeyStanding::Unmentioned);
         }
     }
 }

@@ -337,6 +337,8 @@ pub mod publication {
     pub const ATTESTATION: &str = "bundle.attestation.json";
     /// The SSH signature over the attestation's bytes.
     pub const SIGNATURE: &str = "bundle.attestation.json.sig";
+    /// All of them.
+    pub const FILES: [&str; 3] = [BUNDLE, ATTESTATION, SIGNATURE];
 }
 
 #[cfg(test)]

@@ -78,10 +78,7 @@ pub fn plan(
     for manifest in desired {
         let key = manifest.reference.key();
         let found = live.get(&key);
-        let in_force = found.is_some_and(|live| {
-            settled.contains(&key, &manifest.object, live)
-                || ownership::in_force(&manifest.object, live)
-        });
+        let in_force = found.is_some_and(|live| settled.stands(&key, &manifest.object, live));
         declared.insert(key);
         if in_force {
             plan.unchanged += 1;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::ownership;
 use crate::model::{bundle::Digest, manifest::ObjectKey};
 
 /// Objects that need no look: what was desired, and what the server made of it.
@@ -22,11 +23,13 @@ impl Settled {
         self.0.remove(key);
     }
 
-    /// Whether the same was applied before, and nobody changed it since.
-    pub fn contains(&self, key: &ObjectKey, desired: &Value, live: &Value) -> bool {
-        self.0.get(key).is_some_and(|(applied, standing)| {
+    /// Whether the object needs no apply: the same was applied before and nobody changed it since,
+    /// or, as after a restart, the fields that we own say so.
+    pub fn stands(&self, key: &ObjectKey, desired: &Value, live: &Value) -> bool {
+        let remembered = self.0.get(key).is_some_and(|(applied, standing)| {
             *applied == digest(desired) && *standing == live_digest(live)
-        })
+        });
+        remembered || ownership::in_force(desired, live)
     }
 }
 

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::{
     federation::{
         consent::{Consent, consent},
+        distrust,
         resolve::{Peers, Resolved, Standing, resolve},
     },
     model::{
@@ -61,8 +62,8 @@ pub fn settled_peers(declarations: &Declarations, trust_domain: &TrustDomain) ->
     }
 }
 
-/// The files directly in a directory of a tree, by name: a publication's, say.
-pub fn files_in(tree: &Tree, directory: &RepoPath) -> BTreeMap<String, Vec<u8>> {
+/// The files directly in a directory of a tree, by name.
+fn files_in(tree: &Tree, directory: &RepoPath) -> BTreeMap<String, Vec<u8>> {
     tree.below(directory)
         .filter(|(path, _)| path.parent() == *directory)
         .filter_map(|(path, entry)| match entry {
@@ -100,6 +101,7 @@ pub fn check(tree: &Tree, now: Timestamp) -> (Declarations, Vec<Diagnostic>) {
             );
         }
     }
+    diagnostics.extend(distrust::check(tree, &declarations, now));
     for (trust_domain, declaration) in &declarations.trust_domains {
         let directory = trust_domain_directory(trust_domain);
         let files = publication_on_main(tree, trust_domain);

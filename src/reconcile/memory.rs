@@ -1,6 +1,6 @@
 //! A peer's memory as its `TrustPeer` keeps it.
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use crate::{
     cluster::types::{RevokedStatus, TrustPeerStatus, WatermarkStatus},
@@ -31,6 +31,7 @@ impl From<&TrustPeerStatus> for Memory {
             unnamed_since: time(&status.unnamed_since),
             failing_since: time(&status.failing_since),
             repairs: status.repairs,
+            lag: status.delivery_lag_seconds.map(SignedDuration::from_secs),
         }
     }
 }
@@ -92,4 +93,5 @@ pub(super) fn write(memory: &Memory, status: &mut TrustPeerStatus) {
     status.unnamed_since = memory.unnamed_since.map(time);
     status.failing_since = memory.failing_since.map(time);
     status.repairs = memory.repairs;
+    status.delivery_lag_seconds = memory.lag.map(|lag| lag.as_secs());
 }

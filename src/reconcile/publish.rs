@@ -99,6 +99,11 @@ pub enum Error {
         "the publication was last written by cluster UID {0}: raise `epoch` in the declaration if this cluster replaces it"
     )]
     OtherCluster(String),
+    /// Somebody with a declared key jumped to the end.
+    #[error(
+        "the last serial of epoch {0} is used up: replace the signer if it was not this agent, and raise `epoch` in the declaration"
+    )]
+    SerialsUsedUp(u64),
     /// The key can't sign, or git can't be written.
     #[error(transparent)]
     Git(#[from] git::Error),
@@ -201,9 +206,9 @@ impl Composer<'_> {
             &tip.files,
             self.now,
         );
-        let previous = tip.files.get(publication::ATTESTATION);
-        let previous: Option<Attestation> =
-            previous.and_then(|bytes| serde_json::from_slice(bytes).ok());
+        // What no declared signer signed may be anybody's who can push, and decides nothing.
+        let previous =
+            attestation::stated(&self.publisher.trust_domain, self.declaration, &tip.files);
         if let Some(previous) = &previous
             && previous.cluster_uid != self.publisher.cluster_uid
             && previous.epoch >= self.declaration.epoch
@@ -226,11 +231,18 @@ impl Composer<'_> {
             Ok(_) | Err(Rejection::Unpublished) => {}
             Err(rejection) => tracing::info!(%rejection, "the standing publication is replaced"),
         }
-        let serial = previous
-            .map_or(Serial(0), |previous| previous.serial)
-            .max(self.last)
-            .next();
+        let serial = self.serial_after(previous.as_ref())?;
         Ok(Composed::New(serial, Some(self.draft(serial)?)))
+    }
+
+    /// The serial of a new publication. One that was used up ends with its epoch.
+    fn serial_after(&self, previous: Option<&Attestation>) -> Result<Serial, Error> {
+        let epoch = self.declaration.epoch;
+        let standing = previous
+            .filter(|it| it.epoch == epoch || it.serial < Serial::LAST)
+            .map_or(Serial(0), |it| it.serial);
+        let newest = standing.max(self.last);
+        newest.next().ok_or(Error::SerialsUsedUp(epoch))
     }
 
     fn draft(&self, serial: Serial) -> Result<Draft, Error> {
@@ -382,6 +394,44 @@ mod tests {
         // From here on the old key is not needed: neither with it nor without it anything is new.
         assert_eq!(with(&new, &[&old, &new], &again, 2), (2, None));
         assert_eq!(with(&new, &[&new], &again, 2), (2, None));
+    }
+
+    /// The files of a statement that differs from the standing one, signed with a key.
+    fn stating(files: &Files, key: &SigningKey, change: impl FnOnce(&mut Attestation)) -> Files {
+        let mut statement: Attestation =
+            serde_json::from_slice(&files[publication::ATTESTATION]).unwrap();
+        change(&mut statement);
+        let statement = statement.to_bytes();
+        let signature = key.sign(attestation::NAMESPACE, &statement).unwrap();
+        let mut files = files.clone();
+        files.insert(publication::ATTESTATION.to_owned(), statement);
+        files.insert(publication::SIGNATURE.to_owned(), signature.into_bytes());
+        files
+    }
+
+    #[test]
+    fn what_no_declared_signer_signed_neither_moves_the_serial_nor_stops_the_agent() {
+        let (key, stranger, bundle) = (key(), key(), sample("a.test"));
+        let agent = (&key, "uid");
+        let standing = compose(&Files::new(), agent, (0, 0), &bundle).unwrap().1;
+        let standing = standing.unwrap();
+        let jump = stating(&standing, &stranger, |it| it.serial = Serial::LAST);
+        assert_eq!(compose(&jump, agent, (0, 1), &bundle).unwrap().0, 2);
+        let clone = stating(&standing, &stranger, |it| it.cluster_uid = "x".to_owned());
+        assert_eq!(compose(&clone, agent, (0, 1), &bundle).unwrap().0, 2);
+    }
+
+    #[test]
+    fn serials_that_were_used_up_end_with_their_epoch() {
+        let (key, bundle) = (key(), sample("a.test"));
+        let agent = (&key, "uid");
+        let standing = compose(&Files::new(), agent, (0, 0), &bundle).unwrap().1;
+        let last = stating(&standing.unwrap(), &key, |it| it.serial = Serial::LAST);
+        let refused = compose(&last, agent, (0, 1), &sample("a.test")).unwrap_err();
+        assert!(refused.contains("raise `epoch`"), "{refused}");
+        let (serial, written) = compose(&last, agent, (1, 0), &bundle).unwrap();
+        assert!(written.is_some());
+        assert_eq!(serial, 1);
     }
 
     #[test]

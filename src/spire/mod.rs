@@ -1,4 +1,5 @@
-//! The port to SPIRE: where the trust domain's own bundle comes from, and what a workload holds.
+//! The port to SPIRE: where the trust domain's own bundle comes from, what a workload holds, and what
+//! peers' bundle endpoints serve.
 //!
 //! **Invariant:** nothing here writes. The agent changes SPIRE through Kubernetes objects only.
 

@@ -2,10 +2,14 @@
 
 use trustweave_testbed::federation::{Federation, trust_domain};
 
-use super::{ONE, TWO, condition, federated, holds_current_keys, plan};
+use super::{
+    ONE, TWO, condition, federated, holds_current_keys, plan,
+    rules::{Rule, shows},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_moment_everything_converges_and_nothing_is_doubled() {
+    let _shown = shows(&[Rule::Restart, Rule::SameBytes]);
     let mut federation = Federation::start(plan(), &super::progress).await.unwrap();
     // Again and again while the federation comes up: each kill is at another moment, told by the log.
     for marker in [
@@ -45,6 +49,7 @@ async fn killed_at_any_moment_everything_converges_and_nothing_is_doubled() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotation_while_git_and_the_api_server_are_away_arrives_afterwards() {
+    let _shown = shows(&[Rule::Restart]);
     let federation = federated(plan()).await;
     let (one, two) = (
         federation.testbed.cluster(ONE).unwrap(),

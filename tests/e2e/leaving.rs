@@ -5,7 +5,10 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use trustweave_testbed::federation::{Federation, trust_domain};
 
-use super::{ONE, TWO, condition, federated, held, holds_current_keys, plan, rotate};
+use super::{
+    ONE, TWO, condition, federated, held, holds_current_keys, plan, rotate,
+    rules::{Rule, shows},
+};
 
 /// The topology without any edge.
 const NO_EDGES: &str = "apiVersion: trustweave.dev/v1alpha1\nkind: Topology\nmetadata: {name: topology}\nspec: {edges: []}\n";
@@ -52,6 +55,7 @@ async fn distrusts(federation: &Federation, cluster: &str, peer: &str) -> Value 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_edge_leaves_no_key_and_takes_no_identity_away() {
+    let mut shown = shows(&[Rule::Leaving]);
     let federation = federated(plan()).await;
     federation
         .until("a workload's entry that federates", async || {
@@ -75,9 +79,9 @@ async fn a_removed_edge_leaves_no_key_and_takes_no_identity_away() {
         assert_eq!(condition(&status, "Pushed")["reason"], "TakenAway");
         assert!(entries(&federation, cluster, peer).await.0.is_empty());
     }
-    println!(
-        "removed edge -> no key and no federating entry on both sides: {:.1} s",
-        begun.elapsed().as_secs_f64()
+    shown.measured(
+        "edge removed by commit -> no key of the peer and no federating entry on both sides",
+        begun.elapsed(),
     );
     let (_, after) = entries(&federation, ONE, TWO).await;
     for entry in others.iter().filter(|entry| !is_probe(entry)) {
@@ -108,6 +112,7 @@ async fn a_removed_edge_leaves_no_key_and_takes_no_identity_away() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn registrations_that_people_keep_block_distrust_until_it_is_forced() {
+    let _shown = shows(&[Rule::Leaving, Rule::Consent]);
     let federation = federated(plan()).await;
     let one = federation.testbed.cluster(ONE).unwrap();
     let peer = trust_domain(TWO);
@@ -173,6 +178,7 @@ async fn registrations_that_people_keep_block_distrust_until_it_is_forced() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trust_domain_that_is_removed_is_given_up_by_its_peers_and_gives_up_its_own() {
+    let _shown = shows(&[Rule::Leaving]);
     let federation = federated(plan()).await;
     let git = &federation.testbed.git;
     let declaration = format!("trust-domains/{}/trust-domain.yaml", trust_domain(TWO));
@@ -195,6 +201,7 @@ async fn a_trust_domain_that_is_removed_is_given_up_by_its_peers_and_gives_up_it
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_main_that_goes_back_is_not_followed_until_it_is_accepted_by_name() {
+    let _shown = shows(&[Rule::NoRewind]);
     let federation = federated(plan()).await;
     let git = &federation.testbed.git;
     let before = git.tip("main").await.unwrap().unwrap();

@@ -10,16 +10,22 @@
     reason = "a slow first build must be seen to progress"
 )]
 
+mod attacks;
+mod clients;
 mod endpoint;
+mod endpoints;
 mod faults;
 mod leaving;
+mod made_up;
+mod mesh;
 mod refusals;
 mod repository;
 mod revocation;
 mod rotation;
+mod rules;
 mod signers;
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use serde_json::Value;
 use trustweave::model::bundle::Bundle;
@@ -30,14 +36,9 @@ const TWO: &str = "cluster-2";
 
 /// A plan for the tests: a fast poll, and nothing that they do not ask for.
 fn plan() -> Plan {
-    Plan {
-        trustweave: PathBuf::from(env!("CARGO_BIN_EXE_trustweave")),
-        project: PathBuf::from(env!("CARGO_MANIFEST_DIR")),
-        poll: Duration::from_millis(300),
-        endpoints: false,
-        workloads: false,
-        signing_secret: false,
-    }
+    let mut plan = Plan::new(env!("CARGO_BIN_EXE_trustweave"), env!("CARGO_MANIFEST_DIR"));
+    plan.poll = Duration::from_millis(300);
+    plan
 }
 
 fn progress(line: &str) {

@@ -16,6 +16,7 @@ use trustweave_testbed::{
 
 use super::{
     ONE, TWO, condition, federated, held, holds_current_keys, own, plan, relationship, rotate,
+    rules::{Rule, shows},
 };
 
 /// What stands on the branch of the second cluster, to be tampered with.
@@ -115,6 +116,7 @@ fn forgeries(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bundle_that_is_not_the_peers_newest_is_never_delivered() {
+    let _shown = shows(&[Rule::Watermark, Rule::Refusal]);
     let federation = federated(plan()).await;
     // The second delivery makes the first one old.
     let old = own(&federation, TWO).await;
@@ -180,6 +182,7 @@ async fn a_bundle_that_is_not_the_peers_newest_is_never_delivered() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_that_a_hook_refuses_is_reported_in_the_servers_words() {
+    let _shown = shows(&[Rule::OwnBranch]);
     let federation = federated(plan()).await;
     let git = &federation.testbed.git;
     git.pre_receive_hook("echo 'bundles are frozen today' >&2; exit 1")
@@ -220,6 +223,7 @@ async fn a_push_that_a_hook_refuses_is_reported_in_the_servers_words() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_consent_nothing_is_delivered_and_the_status_says_whose_move_it_is() {
+    let _shown = shows(&[Rule::Consent, Rule::Held]);
     let mut federation = Federation::prepare(plan(), &super::progress).await.unwrap();
     let mut declaration = federation.declaration(TWO).unwrap();
     declaration["spec"]["consent"]["export"] = json!([]);

@@ -3,7 +3,10 @@
 use serde_json::Value;
 use trustweave_testbed::federation::{Federation, declaration_path, trust_domain};
 
-use super::{ONE, TWO, condition, federated, plan, relationship};
+use super::{
+    ONE, TWO, condition, federated, plan, relationship,
+    rules::{Rule, shows},
+};
 
 async fn exists(federation: &Federation, cluster: &str, what: &[&str]) -> bool {
     let cluster = federation.testbed.cluster(cluster).unwrap();
@@ -197,6 +200,7 @@ async fn what_the_agent_may_not_apply_is_reported_and_the_rest_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_repository_ends_nothing_not_even_after_a_restart() {
+    let _shown = shows(&[Rule::Unreadable]);
     let mut federation = federated(plan()).await;
     let git = &federation.testbed.git;
     let before = relationship(&federation, ONE, TWO).await;

@@ -4,10 +4,14 @@ use std::{fs, process::Command};
 
 use trustweave_testbed::federation::trust_domain;
 
-use super::{ONE, TWO, condition, federated, held, holds_current_keys, own, plan, rotate};
+use super::{
+    ONE, TWO, condition, federated, held, holds_current_keys, own, plan, rotate,
+    rules::{Rule, shows},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trust_follows_a_rotation_through_git_alone() {
+    let _shown = shows(&[Rule::SameBytes]);
     // Without endpoints SPIRE can't poll: whatever it learns, it learns from git.
     let federation = federated(plan()).await;
     let git = &federation.testbed.git;
@@ -63,6 +67,7 @@ async fn trust_follows_a_rotation_through_git_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_and_attestations_verify_with_ssh_keygen_alone() {
+    let _shown = shows(&[Rule::Signers]);
     let federation = federated(plan()).await;
     let git = &federation.testbed.git;
     let branch = format!("trustweave/{}", trust_domain(ONE));
@@ -105,6 +110,7 @@ async fn commits_and_attestations_verify_with_ssh_keygen_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_workload_holds_is_read_back() {
+    let _shown = shows(&[Rule::Confirmed]);
     let mut plan = plan();
     (plan.endpoints, plan.workloads) = (true, true);
     let federation = federated(plan).await;
@@ -120,6 +126,7 @@ async fn what_a_workload_holds_is_read_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pass_over_what_is_in_force_writes_nothing() {
+    let _shown = shows(&[Rule::SameBytes]);
     let federation = federated(plan()).await;
     for cluster in [ONE, TWO] {
         federation

@@ -1,12 +1,15 @@
 //! The keys that sign: made by the agent itself, and replaced by others.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use serde_json::{Value, json};
 use trustweave::{git::SigningKey, model::attestation};
 use trustweave_testbed::federation::{Federation, trust_domain};
 
-use super::{ONE, TWO, condition, federated, holds_current_keys, plan, progress};
+use super::{
+    ONE, TWO, condition, federated, holds_current_keys, plan, progress,
+    rules::{Rule, shows},
+};
 
 /// The public key that the agent of a cluster reports.
 async fn reported(federation: &Federation, cluster: &str) -> String {
@@ -42,6 +45,7 @@ async fn declare(federation: &Federation, cluster: &str, signers: &[&str]) -> St
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_agent_makes_its_key_once_and_keeps_it() {
+    let _shown = shows(&[Rule::Signers]);
     let mut plan = plan();
     plan.signing_secret = true;
     let mut federation = Federation::start(plan, &progress).await.unwrap();
@@ -72,6 +76,18 @@ async fn the_agent_makes_its_key_once_and_keeps_it() {
         data.keys()
     );
 
+    // The command line proposes it, too.
+    let cluster = federation.testbed.cluster(ONE).unwrap();
+    let proposed = Command::new(env!("CARGO_BIN_EXE_trustweave"))
+        .args(["init", "--from-cluster", "--kubeconfig"])
+        .arg(cluster.kubeconfig())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(proposed.stdout).unwrap();
+    assert!(text.contains(&format!("    - {}\n", keys[0])), "{text}");
+    assert!(text.contains(&trust_domain(ONE)), "{text}");
+    assert_eq!(proposed.status.code(), Some(0), "{text}");
+
     // Neither a restart nor the loss of the status changes it.
     let agent = federation.agent(ONE).unwrap();
     agent
@@ -97,6 +113,7 @@ async fn the_agent_makes_its_key_once_and_keeps_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_secret_is_taken_up_without_a_restart() {
+    let _shown = shows(&[Rule::Signers]);
     let mut plan = plan();
     plan.signing_secret = true;
     let federation = Federation::start(plan, &progress).await.unwrap();
@@ -127,6 +144,7 @@ async fn a_changed_secret_is_taken_up_without_a_restart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotation_of_signing_keys_in_the_documented_order_is_never_refused() {
+    let _shown = shows(&[Rule::Signers]);
     let federation = federated(plan()).await;
     let git = &federation.testbed.git;
     let branch = format!("trustweave/{}", trust_domain(TWO));

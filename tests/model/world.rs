@@ -355,7 +355,9 @@ impl World {
         let last = self.peers[peer].history.last();
         let epoch = self.peers[peer].epoch;
         let serial = match last {
-            Some(last) if last.attestation.epoch == epoch => last.attestation.serial.next(),
+            Some(last) if last.attestation.epoch == epoch => {
+                last.attestation.serial.next().unwrap()
+            }
             _ => Serial(1),
         };
         let publication = self.publication(peer, mask, serial);
@@ -476,12 +478,12 @@ impl World {
             let agents = objects::is_probe(registration);
             (registration, if agents { 1 } else { pods })
         });
-        let stats = self.spire.reconcile_entries(registrations);
+        let found = self.spire.reconcile_entries(registrations);
         let mut changed = before != self.spire;
-        for (name, stats) in stats {
-            let status = &mut self.registrations.get_mut(&name).unwrap()["status"]["stats"];
-            if *status != stats {
-                *status = stats;
+        for (name, counts) in found {
+            let told = &mut self.registrations.get_mut(&name).unwrap()["status"]["stats"];
+            if *told != counts {
+                *told = counts;
                 changed = true;
             }
         }

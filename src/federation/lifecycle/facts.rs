@@ -1,6 +1,6 @@
 //! What is known about a peer in one pass.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::{
@@ -137,6 +137,8 @@ pub struct Memory {
     pub failing_since: Option<Timestamp>,
     /// How often the bundle was pushed again for that.
     pub repairs: u32,
+    /// How long the last bundle took from its signature to its delivery.
+    pub lag: Option<SignedDuration>,
 }
 
 /// What the status of a probe says.

@@ -97,6 +97,17 @@ pub enum Judgement {
     Rejected(Rejection),
 }
 
+impl Judgement {
+    /// Why it is not delivered, in one word; `None` if it is, or was not looked at.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::NotLookedAt | Self::Accepted => None,
+            Self::Refused(refusal) => Some(refusal.reason()),
+            Self::Rejected(rejection) => Some(rejection.reason()),
+        }
+    }
+}
+
 /// What is done about the peer's relationship in this pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -153,6 +164,8 @@ pub struct PeerState {
     pub bundle: Option<Bundle>,
     /// Whether the observed roots are the delivered ones; `None` if they can't be seen.
     pub confirmed: Option<bool>,
+    /// When what the peer publishes was signed, if it is its bundle.
+    pub issued: Option<Timestamp>,
     /// Keys that this pass takes from SPIRE although certificates signed by them may still be in
     /// use, without anybody having revoked them.
     pub vanished: Vec<KeyId>,
@@ -286,6 +299,11 @@ impl<'a> Peer<'a> {
         revoked.any(|new| !super::revocation::is_revoked(recorded, &new.key))
     }
 
+    fn issued(&self) -> Option<Timestamp> {
+        let publication = self.facts.published.as_ref().ok()?;
+        Some(publication.attestation.issued_at)
+    }
+
     /// Whether a repetition that was announced is due.
     fn is_due(&self) -> bool {
         let again = self.record.and_then(|record| record.again);
@@ -371,6 +389,10 @@ impl<'a> Peer<'a> {
             unnamed_since: (ours && !self.is_wanted() && self.is_unnamed())
                 .then(|| facts.memory.unnamed_since.unwrap_or(now)),
             failing_since,
+            lag: match (step.action, self.issued()) {
+                (Action::Push, Some(issued)) => Some(now.duration_since(issued)),
+                _ => facts.memory.lag,
+            },
             repairs: if failing {
                 facts.memory.repairs.saturating_add(repaired)
             } else {
@@ -390,6 +412,7 @@ impl<'a> Peer<'a> {
             },
             confirmed: confirmed(&facts.view, bundle.as_ref()),
             vanished: vanished(facts, step.action, before.as_ref(), bundle.as_ref(), now),
+            issued: self.issued(),
             sequence_fell: self.sequence_fell(&memory),
             named_by_others: facts.named.others.clone(),
             look_at_endpoint: self.is_active() && ours && !facts.revoked.is_empty(),

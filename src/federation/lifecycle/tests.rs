@@ -728,3 +728,24 @@ fn all_bundles_together_stay_below_what_spire_can_carry() {
         .filter(|state| matches!(state.judgement, Judgement::Refused(Refusal::TooMuch(_))));
     assert_eq!(refused.count(), 1);
 }
+
+#[test]
+fn a_git_that_is_slower_than_rotation_is_told() {
+    let told = |seconds: i64| {
+        let mut world = World::federated(&bundle(), 1);
+        let mut newer = publication(&bundle(), 2);
+        // The sample's roots live for thousands of years.
+        newer.attestation.issued_at = world.now - SignedDuration::from_secs(seconds);
+        world.facts.published = Ok(newer);
+        world.pass();
+        let state = world.pass();
+        let told = state
+            .conditions
+            .iter()
+            .any(|it| it.kind == "DeliveredInTime");
+        (state.memory.lag.unwrap().as_secs(), told)
+    };
+    assert_eq!(told(3600), (3600, false));
+    let life = bundle().shortest_life().unwrap().as_secs();
+    assert_eq!(told(life / 3 + 1), (life / 3 + 1, true));
+}

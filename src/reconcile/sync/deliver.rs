@@ -14,7 +14,6 @@ use crate::{
     },
     git::Repository,
     model::manifest::{ObjectKey, ObjectRef},
-    plan,
 };
 
 impl<R: Repository, C: Cluster> Sync<R, C> {
@@ -51,11 +50,8 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                         continue;
                     };
                     let key = reference.key();
-                    let in_force = standing.get(&key).is_some_and(|live| {
-                        settled.contains(&key, object, live)
-                            || plan::ownership::in_force(object, live)
-                    });
-                    if in_force {
+                    let live = standing.get(&key);
+                    if live.is_some_and(|live| settled.stands(&key, object, live)) {
                         continue;
                     }
                     match cluster.apply(object, Conflicts::Take, Mode::Persist).await {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Error, Inputs, Sync};
+use super::{Error, Files, Inputs, Sync, with_causes};
 use crate::{
     cluster::{
         Cluster, inventory,
@@ -27,11 +27,11 @@ use crate::{
         attestation::{self, Rejection},
         declarations::Declarations,
         manifest::{Gvk, ObjectRef},
-        repository::{RepoPath, Tree, distrust_path, topology_path},
+        repository::{Tree, distrust_path, topology_path},
         topology::Edge,
         trust_domain::TrustDomain,
     },
-    reconcile::desired::{files_in, publication_on_main},
+    reconcile::desired::publication_on_main,
 };
 
 /// What a pass reads from the cluster.
@@ -176,7 +176,9 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             let published = match &declaration {
                 Some(declaration) => {
                     let files = self.publication(inputs.heads, tree, &peer).await?;
-                    attestation::verify(&peer, declaration, &files, inputs.now)
+                    files.and_then(|files| {
+                        attestation::verify(&peer, declaration, &files, inputs.now)
+                    })
                 }
                 None => Err(Rejection::Unpublished),
             };
@@ -226,19 +228,29 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
 
     /// The files of a publication: on the trust domain's own branch, or else in its directory on
     /// the reviewed branch.
+    ///
+    /// Whoever may push to the branch decides what is on it: that it can't be read is told of this
+    /// peer, and stops nothing else.
     async fn publication(
         &mut self,
         heads: &Heads,
         main: &Tree,
         trust_domain: &TrustDomain,
-    ) -> Result<BTreeMap<String, Vec<u8>>, git::Error> {
-        match heads.publications.get(trust_domain) {
-            Some(revision) => {
-                let tree = self.tree(revision).await?;
-                Ok(files_in(&tree, &RepoPath::ROOT))
-            }
-            None => Ok(publication_on_main(main, trust_domain)),
+    ) -> Result<Result<Files, Rejection>, git::Error> {
+        let Some(revision) = heads.publications.get(trust_domain) else {
+            return Ok(Ok(publication_on_main(main, trust_domain)));
+        };
+        if let Some(known) = self.publications.get(revision) {
+            return Ok(known.clone());
         }
+        let found = match self.repository.publication(revision).await {
+            Ok(found) => attestation::files(found),
+            Err(error @ git::Error::Timeout(_)) => return Err(error),
+            // Not remembered: it may be the mirror's own trouble.
+            Err(error) => return Ok(Err(Rejection::UnreadableBranch(with_causes(&error)))),
+        };
+        self.publications.insert(revision.clone(), found.clone());
+        Ok(found)
     }
 }
 

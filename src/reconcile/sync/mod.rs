@@ -33,6 +33,7 @@ use crate::{
     },
     git::{self, Heads, Repository},
     model::{
+        attestation::Rejection,
         bundle::Bundle,
         declaration::{BundleEndpoint, Profile, TrustDomainSpec},
         declarations::Declarations,
@@ -102,6 +103,8 @@ pub struct Outcome {
     pub retry: bool,
     /// What is wrong with the repository.
     pub diagnostics: Vec<Diagnostic>,
+    /// How many registrations are applied without a peer that they want.
+    pub held_back: BTreeMap<TrustDomain, usize>,
     /// When the next pass is to be made, even if nothing changes.
     pub wake: Option<Timestamp>,
     /// The endpoints that the agent should look at itself.
@@ -134,6 +137,9 @@ pub enum Error {
     Cluster(#[from] cluster::Error),
 }
 
+/// The files of a publication by name.
+type Files = BTreeMap<String, Vec<u8>>;
+
 /// The loop's memory: only what saves work. Losing it changes nothing that a pass decides.
 pub struct Sync<R, C> {
     repository: Arc<R>,
@@ -143,6 +149,8 @@ pub struct Sync<R, C> {
     good: Option<Declarations>,
     settled: Settled,
     trees: BTreeMap<Revision, Arc<Tree>>,
+    /// What stands on the branches of publications.
+    publications: BTreeMap<Revision, Result<Files, Rejection>>,
 }
 
 /// The writes of a pass, and what came of them.
@@ -176,6 +184,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             good: None,
             settled: Settled::default(),
             trees: BTreeMap::new(),
+            publications: BTreeMap::new(),
         }
     }
 
@@ -193,8 +202,9 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         revision: &Revision,
         heads: &Heads,
     ) -> Result<Vec<Diagnostic>, Error> {
-        let wanted: BTreeSet<&Revision> = heads.publications.values().chain([revision]).collect();
-        self.trees.retain(|revision, _| wanted.contains(revision));
+        self.trees.retain(|kept, _| kept == revision);
+        let wanted: BTreeSet<&Revision> = heads.publications.values().collect();
+        self.publications.retain(|kept, _| wanted.contains(kept));
         let tree = self.tree(revision).await?;
         let (declarations, diagnostics) = Declarations::load(&tree, self.good.as_ref());
         self.good = Some(declarations);
@@ -273,6 +283,11 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         };
         self.report(&told, &live).await?;
         Ok(Outcome {
+            held_back: resolved
+                .held_back
+                .iter()
+                .map(|(peer, registrations)| (peer.clone(), registrations.len()))
+                .collect(),
             wake: states.iter().filter_map(|state| state.wake).min(),
             looks: looks(&states, &declarations),
             revision,

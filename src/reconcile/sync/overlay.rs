@@ -178,10 +178,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
     ) -> Result<(), Error> {
         let parent = inventory::parent(kinds, namespaces);
         let key = types::git_sync_reference().key();
-        let stands = |live: &Value| {
-            self.settled.contains(&key, &parent, live) || plan::ownership::in_force(&parent, live)
-        };
-        if !live.is_some_and(stands) {
+        if !live.is_some_and(|live| self.settled.stands(&key, &parent, live)) {
             let applied = self
                 .cluster
                 .apply(&parent, Conflicts::Take, Mode::Persist)

@@ -52,7 +52,7 @@ pub struct Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// `https_web`: by a certificate of the public web for the URL's host. The roots are the
-    /// operating system's, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+    /// operating system's, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name; they are read once.
     Web,
     /// `https_spiffe`: by an X.509-SVID. The host's name does not matter.
     Spiffe {
@@ -149,7 +149,11 @@ pub async fn fetch(endpoint: &Endpoint) -> Result<Bundle, Error> {
 /// As [`fetch`], with a deadline of one's own. Half of it is for the connection.
 pub async fn fetch_within(endpoint: &Endpoint, deadline: Duration) -> Result<Bundle, Error> {
     let tls = proof::configuration(&endpoint.identity)?;
-    let document = tokio::time::timeout(deadline, follow(&endpoint.url, tls, deadline / 2))
+    read(&endpoint.url, tls, deadline).await
+}
+
+async fn read(url: &str, tls: ClientConfig, deadline: Duration) -> Result<Bundle, Error> {
+    let document = tokio::time::timeout(deadline, follow(url, tls, deadline / 2))
         .await
         .unwrap_or(Err(Error::Timeout(deadline)))?;
     Ok(Bundle::parse(&document)?)
@@ -162,7 +166,12 @@ async fn follow(url: &str, tls: ClientConfig, connect: Duration) -> Result<Bytes
     for _ in 0..=REDIRECTS {
         let stream = tokio::time::timeout(connect, target.connect(&tls))
             .await
-            .unwrap_or(Err(Error::Timeout(connect)))?;
+            .unwrap_or_else(|_| {
+                Err(Error::Connect {
+                    host: target.host.clone(),
+                    reason: format!("not done within {} s", connect.as_secs_f64()),
+                })
+            })?;
         match target.get(stream).await? {
             Got::Body(body) => return Ok(body),
             Got::Redirect(location) => target = target.join(&location)?,
@@ -309,7 +318,7 @@ async fn body(
     }
 }
 
-fn unusable(url: impl ToString, reason: impl Into<String>) -> Error {
+fn unusable(url: &(impl ToString + ?Sized), reason: impl Into<String>) -> Error {
     Error::Url {
         url: url.to_string(),
         reason: reason.into(),

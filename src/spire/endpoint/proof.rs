@@ -1,6 +1,6 @@
 //! How the certificate of a bundle endpoint is verified.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
@@ -20,21 +20,39 @@ use crate::model::trust_domain::SpiffeId;
 
 /// TLS 1.2 and 1.3, without a client certificate: no profile asks for one.
 pub(super) fn configuration(identity: &Identity) -> Result<ClientConfig, Error> {
-    let unusable = |error: rustls::Error| Error::Roots(error.to_string());
-    let provider = Arc::new(ring::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = match identity {
+    match identity {
         Identity::Web => {
-            Arc::new(rustls_platform_verifier::Verifier::new(provider.clone()).map_err(unusable)?)
+            // Reading all of the system's roots for each look would be most of its work.
+            static WEB: OnceLock<ClientConfig> = OnceLock::new();
+            if let Some(known) = WEB.get() {
+                return Ok(known.clone());
+            }
+            let read = web(Vec::new())?;
+            Ok(WEB.get_or_init(|| read).clone())
         }
-        Identity::Spiffe { id, roots } => Arc::new(Svid {
+        Identity::Spiffe { id, roots } => verified_by(Arc::new(Svid {
             id: id.clone(),
             roots: readable(roots)?,
-            provider: provider.clone(),
-        }),
-    };
-    let builder = ClientConfig::builder_with_provider(provider)
+            provider: Arc::new(ring::default_provider()),
+        })),
+    }
+}
+
+/// By the system's roots, read now, and these.
+pub(super) fn web(more: Vec<CertificateDer<'static>>) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(more, provider);
+    verified_by(Arc::new(verifier.map_err(|error| unusable(&error))?))
+}
+
+fn unusable(error: &rustls::Error) -> Error {
+    Error::Roots(error.to_string())
+}
+
+fn verified_by(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(unusable)?;
+        .map_err(|error| unusable(&error))?;
     let mut configuration = builder
         .dangerous()
         .with_custom_certificate_verifier(verifier)

@@ -1,9 +1,11 @@
 //! The real programs, built once from pinned Go modules.
 //!
-//! `go/` holds one small module per project: `go.mod` and `go.sum` pin every version, `tools.go` names the main
-//! packages. What is built is kept in a cache whose directories are named after those two files' digest, so a
-//! changed version is built anew and everything else starts at once.
+//! `go/` holds one small module per project and version: `go.mod` and `go.sum` pin every version, `tools.go` names
+//! the main packages. What is built is kept in a cache whose directories are named after those two files' digest
+//! (and that of the module's own sources, if it has any), so a changed version is built anew and everything else
+//! starts at once.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,6 +15,7 @@ use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 
 use crate::settings;
+use crate::spire_version::SpireVersion;
 
 /// Where the Go modules lie.
 const MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/go");
@@ -60,14 +63,10 @@ const KUBERNETES: Wrapper = Wrapper {
     files: None,
 };
 
-const SPIRE: Wrapper = Wrapper {
-    name: "spire",
-    programs: &[
-        spire("spire-server", "github.com/spiffe/spire/cmd/spire-server"),
-        spire("spire-agent", "github.com/spiffe/spire/cmd/spire-agent"),
-    ],
-    files: None,
-};
+const SPIRE: &[Source] = &[
+    spire("spire-server", "github.com/spiffe/spire/cmd/spire-server"),
+    spire("spire-agent", "github.com/spiffe/spire/cmd/spire-agent"),
+];
 
 const SPIRE_CONTROLLER_MANAGER: Wrapper = Wrapper {
     name: "spire-controller-manager",
@@ -82,6 +81,41 @@ const SPIRE_CONTROLLER_MANAGER: Wrapper = Wrapper {
         "github.com/spiffe/spire-controller-manager",
         "config/crd/bases",
     )),
+};
+
+/// Programs of our own: what clients of SPIRE see.
+const WORKLOAD_CLIENTS: Wrapper = Wrapper {
+    name: "workload-clients",
+    programs: &[
+        Source {
+            name: "x509-client",
+            module: "github.com/spiffe/go-spiffe/v2",
+            package: "./x509-client",
+            stamped: false,
+            cgo: false,
+        },
+        Source {
+            name: "sds-client",
+            module: "github.com/envoyproxy/go-control-plane/envoy",
+            package: "./sds-client",
+            stamped: false,
+            cgo: false,
+        },
+    ],
+    files: None,
+};
+
+/// Apart from the others, since it pins another go-spiffe.
+const SPIFFE_HELPER: Wrapper = Wrapper {
+    name: "spiffe-helper",
+    programs: &[Source {
+        name: "spiffe-helper",
+        module: "github.com/spiffe/spiffe-helper",
+        package: "github.com/spiffe/spiffe-helper/cmd/spiffe-helper",
+        stamped: false,
+        cgo: false,
+    }],
+    files: None,
 };
 
 const fn kubernetes(name: &'static str, package: &'static str) -> Source {
@@ -109,16 +143,28 @@ const fn spire(name: &'static str, package: &'static str) -> Source {
 #[derive(Clone, Debug)]
 pub struct Binaries {
     kubernetes: PathBuf,
-    spire: PathBuf,
+    spire: BTreeMap<SpireVersion, PathBuf>,
     spire_controller_manager: PathBuf,
 }
 
 impl Binaries {
-    /// Builds what the cache lacks; a cold cache takes some twenty minutes on two cores, a warm one nothing.
-    pub fn ensure(progress: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
+    /// Builds what the cache lacks; a cold cache takes some twenty minutes on two cores and seven more for each
+    /// further version of SPIRE, a warm one nothing.
+    pub fn ensure(
+        spire: &BTreeSet<SpireVersion>,
+        progress: &(dyn Fn(&str) + Sync),
+    ) -> anyhow::Result<Self> {
+        let spire = spire.iter().map(|version| {
+            let wrapper = Wrapper {
+                name: version.module(),
+                programs: SPIRE,
+                files: None,
+            };
+            anyhow::Ok((*version, wrapper.ensure(progress)?))
+        });
         Ok(Self {
             kubernetes: KUBERNETES.ensure(progress)?,
-            spire: SPIRE.ensure(progress)?,
+            spire: spire.collect::<anyhow::Result<_>>()?,
             spire_controller_manager: SPIRE_CONTROLLER_MANAGER.ensure(progress)?,
         })
     }
@@ -148,14 +194,10 @@ impl Binaries {
         self.kubernetes.join("kubectl")
     }
 
-    /// spire-server.
-    pub fn spire_server(&self) -> PathBuf {
-        self.spire.join("spire-server")
-    }
-
-    /// spire-agent.
-    pub fn spire_agent(&self) -> PathBuf {
-        self.spire.join("spire-agent")
+    /// The directory with spire-server and spire-agent of one of the versions that were asked for.
+    pub fn spire(&self, version: SpireVersion) -> anyhow::Result<&Path> {
+        let directory = self.spire.get(&version).map(PathBuf::as_path);
+        directory.with_context(|| format!("SPIRE {version} was not asked for"))
     }
 
     /// spire-controller-manager.
@@ -170,6 +212,29 @@ impl Binaries {
     }
 }
 
+/// Paths of the programs that ask SPIRE's agent as workloads do.
+#[derive(Clone, Debug)]
+pub struct WorkloadClients {
+    /// Fetches with go-spiffe: `-socket S [-verify CERTIFICATE.pem]` prints what it sees as JSON.
+    pub x509: PathBuf,
+    /// Asks as Envoy does: `-socket S [-plain] NAME…` prints the answers as JSON.
+    pub sds: PathBuf,
+    /// The real spiffe-helper.
+    pub spiffe_helper: PathBuf,
+}
+
+impl WorkloadClients {
+    /// Builds what the cache lacks, which takes a minute or two.
+    pub fn ensure(progress: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
+        let clients = WORKLOAD_CLIENTS.ensure(progress)?;
+        Ok(Self {
+            x509: clients.join("x509-client"),
+            sds: clients.join("sds-client"),
+            spiffe_helper: SPIFFE_HELPER.ensure(progress)?.join("spiffe-helper"),
+        })
+    }
+}
+
 /// The name that a module's kept files have in the cache.
 const FILES: &str = "files";
 
@@ -181,6 +246,12 @@ impl Wrapper {
         let mut digest = Sha256::new();
         digest.update(&requirements);
         digest.update(read(&module.join("go.sum"))?);
+        for program in self.programs {
+            // A package of the module itself: its sources are not pinned by the two files.
+            if let Some(directory) = program.package.strip_prefix("./") {
+                digest.update(read(&module.join(directory).join("main.go"))?);
+            }
+        }
         let mut key = base16ct::lower::encode_string(&digest.finalize());
         key.truncate(16);
         let cache = settings::cache_directory()?;

@@ -22,6 +22,7 @@ use crate::port;
 use crate::process::{Process, Program, run, run_with_input, wait_until};
 use crate::reaper::Reaper;
 use crate::spire::{Installation, Spire};
+use crate::spire_version::SpireVersion;
 
 /// Only this machine can reach the API server, and only as long as a test runs.
 const ADMIN_TOKEN: &str = "testbed-admin";
@@ -55,6 +56,18 @@ pub struct ClusterSpec {
     pub class_name: String,
     /// Where SPIRE keeps its `ConfigMap`.
     pub spire_namespace: String,
+    /// Which SPIRE runs; without one the run's ([`SpireVersion::of_this_run`]).
+    pub spire_version: Option<SpireVersion>,
+    /// How long SPIRE's authorities live; without one 24 hours, as SPIRE itself has it.
+    pub ca_ttl: Option<Duration>,
+}
+
+impl ClusterSpec {
+    /// Which SPIRE runs.
+    pub fn spire_version(&self) -> anyhow::Result<SpireVersion> {
+        self.spire_version
+            .map_or_else(SpireVersion::of_this_run, Ok)
+    }
 }
 
 /// A running control plane and its SPIRE.
@@ -84,6 +97,7 @@ impl Cluster {
     pub(crate) async fn start(
         reaper: &Arc<Reaper>,
         binaries: &Arc<Binaries>,
+        web_authority: &Path,
         directory: &Path,
         spec: &ClusterSpec,
     ) -> anyhow::Result<Self> {
@@ -106,7 +120,9 @@ impl Cluster {
             directory: directory.join("spire"),
             kubeconfig: plane.kubeconfig.clone(),
             client: plane.client.clone(),
-            binaries: Arc::clone(binaries),
+            programs: binaries.spire(spec.spire_version()?)?.to_owned(),
+            controller_manager: binaries.spire_controller_manager(),
+            web_authority: web_authority.to_owned(),
             reaper: Arc::clone(reaper),
         };
         let spire = Spire::start(installation)

@@ -4,6 +4,10 @@
 //! endpoints' loopback addresses, the agents' real keys, and the `ConfigMap` as the bundles' source, as no kubelet
 //! is here to execute anything in a pod. The agents run as plain processes under the very rights that `deploy/`
 //! grants.
+//!
+//! The example has two clusters; a [`Plan`] may have any number ([`Plan::with_clusters`]) and any topology
+//! ([`Plan::topology`]). Declarations consent to exactly what the topology says, and every cluster beyond the
+//! example's gets a copy of the overlay of cluster-2, which federates with all peers.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +16,8 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::process::{Process, wait_until};
-use crate::{Cluster, ClusterSpec, SshKey, Testbed, port, ssh_key};
+use crate::topology::{self, Directions};
+use crate::{Cluster, ClusterSpec, SpireVersion, SshKey, Testbed, port, ssh_key};
 
 /// The class of the example's SPIRE objects.
 pub const CLASS_NAME: &str = "zero-trust-workload-identity-manager-spire";
@@ -37,10 +42,82 @@ pub struct Plan {
     pub poll: Duration,
     /// Whether the trust domains' endpoints are declared. Without one, SPIRE can't poll: git is the only way.
     pub endpoints: bool,
-    /// Whether a SPIRE agent runs in each cluster, so that what a workload holds can be read back.
+    /// Whether a SPIRE agent runs in each cluster, so that what a workload holds can be read back. The workload's
+    /// entry federates with what the topology has at the start.
     pub workloads: bool,
     /// Whether each agent makes its signing key itself, in a Secret.
     pub signing_secret: bool,
+    /// The clusters. Trust domains must be called as [`trust_domain`] has it.
+    pub clusters: Vec<ClusterSpec>,
+    /// The `spec` of `topology.yaml`. It may name trust domains without a cluster, which a test declares itself.
+    pub topology: Value,
+}
+
+impl Plan {
+    /// The example: two clusters that trust each other, polled every second, without endpoints and workloads.
+    ///
+    /// `trustweave` is the program, `project` the project's root.
+    pub fn new(trustweave: impl Into<PathBuf>, project: impl Into<PathBuf>) -> Self {
+        Self {
+            trustweave: trustweave.into(),
+            project: project.into(),
+            poll: Duration::from_secs(1),
+            endpoints: false,
+            workloads: false,
+            signing_secret: false,
+            clusters: CLUSTERS.map(cluster_spec).into(),
+            topology: json!({"edges": [{"between": CLUSTERS.map(trust_domain)}]}),
+        }
+    }
+
+    /// `cluster-1` to `cluster-<number>`, each trusting every other.
+    #[must_use]
+    pub fn with_clusters(mut self, number: usize) -> Self {
+        let names = (1..=number).map(|number| format!("cluster-{number}"));
+        self.clusters = names.map(|name| cluster_spec(&name)).collect();
+        let trust_domains = self.clusters.iter().map(|cluster| &cluster.trust_domain);
+        let trust_domains: Vec<&String> = trust_domains.collect();
+        self.topology =
+            json!({"groups": [{"name": "all", "mesh": true, "members": trust_domains}]});
+        self
+    }
+
+    /// Another topology.
+    #[must_use]
+    pub fn with_topology(mut self, spec: Value) -> Self {
+        self.topology = spec;
+        self
+    }
+
+    /// A version of SPIRE for all clusters; set it in [`Plan::clusters`] for one.
+    #[must_use]
+    pub fn with_spire(mut self, version: SpireVersion) -> Self {
+        for cluster in &mut self.clusters {
+            cluster.spire_version = Some(version);
+        }
+        self
+    }
+
+    /// How long SPIRE's authorities live, in all clusters.
+    #[must_use]
+    pub fn with_ca_ttl(mut self, ca_ttl: Duration) -> Self {
+        for cluster in &mut self.clusters {
+            cluster.ca_ttl = Some(ca_ttl);
+        }
+        self
+    }
+}
+
+/// A cluster with the example's trust domain and SPIRE.
+pub fn cluster_spec(name: &str) -> ClusterSpec {
+    ClusterSpec {
+        name: name.to_owned(),
+        trust_domain: trust_domain(name),
+        class_name: CLASS_NAME.to_owned(),
+        spire_namespace: SPIRE_NAMESPACE.to_owned(),
+        spire_version: None,
+        ca_ttl: None,
+    }
 }
 
 /// Clusters that federate.
@@ -75,25 +152,25 @@ pub fn peer_of(cluster: &str) -> &'static str {
 }
 
 impl Federation {
-    /// Starts the example's two clusters, prepares them as `deploy/` says, and commits the repository. The agents
-    /// are not started yet.
+    /// Starts the clusters, prepares them as `deploy/` says, and commits the repository. The agents are not started
+    /// yet.
     pub async fn prepare(plan: Plan, progress: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
-        let specs = CLUSTERS.map(|name| ClusterSpec {
-            name: name.to_owned(),
-            trust_domain: trust_domain(name),
-            class_name: CLASS_NAME.to_owned(),
-            spire_namespace: SPIRE_NAMESPACE.to_owned(),
-        });
-        let testbed = Testbed::start(&specs, progress).await?;
+        for cluster in &plan.clusters {
+            anyhow::ensure!(
+                cluster.trust_domain == trust_domain(&cluster.name),
+                "the trust domain of {} must be {}",
+                cluster.name,
+                trust_domain(&cluster.name)
+            );
+        }
+        let testbed = Testbed::start(&plan.clusters, progress).await?;
         let mut federation = Self {
             testbed,
             members: Vec::new(),
             plan,
         };
-        for index in 0..specs.len() {
-            let member = federation.member(index).await?;
-            federation.members.push(member);
-        }
+        let members = (0..federation.plan.clusters.len()).map(|index| federation.member(index));
+        federation.members = futures::future::try_join_all(members).await?;
         federation.commit_repository().await?;
         Ok(federation)
     }
@@ -101,10 +178,49 @@ impl Federation {
     /// Prepares, and starts all agents.
     pub async fn start(plan: Plan, progress: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
         let mut federation = Self::prepare(plan, progress).await?;
-        for name in CLUSTERS {
-            federation.start_agent(name)?;
+        for name in federation.names() {
+            federation.start_agent(&name)?;
         }
         Ok(federation)
+    }
+
+    /// The clusters' names.
+    pub fn names(&self) -> Vec<String> {
+        let clusters = self.plan.clusters.iter();
+        clusters.map(|cluster| cluster.name.clone()).collect()
+    }
+
+    /// The directions of trust that the topology has now, by trust domain.
+    pub fn directions(&self) -> Directions {
+        topology::directions(&self.plan.topology)
+    }
+
+    /// The directions of trust between running clusters, by cluster.
+    pub fn cluster_directions(&self) -> Directions {
+        let name = |trust_domain: &str| {
+            let mut clusters = self.plan.clusters.iter();
+            let found = clusters.find(|cluster| cluster.trust_domain == trust_domain);
+            found.map(|cluster| cluster.name.clone())
+        };
+        let directions = self.directions().into_iter();
+        directions
+            .filter_map(|(importer, exporter)| Some((name(&importer)?, name(&exporter)?)))
+            .collect()
+    }
+
+    /// The trust domains that a trust domain trusts, and those that trust it.
+    fn consent(&self, trust_domain: &str) -> (Vec<String>, Vec<String>) {
+        let directions = self.directions();
+        let import = directions
+            .iter()
+            .filter(|(importer, _)| importer == trust_domain);
+        let export = directions
+            .iter()
+            .filter(|(_, exporter)| exporter == trust_domain);
+        (
+            import.map(|(_, exporter)| exporter.clone()).collect(),
+            export.map(|(importer, _)| importer.clone()).collect(),
+        )
     }
 
     /// Installs what an agent needs in a cluster, and writes its configuration.
@@ -167,11 +283,8 @@ impl Federation {
         if self.plan.workloads {
             let socket = cluster.spire.start_agent().await?;
             configuration["workloadApi"] = json!({"socket": socket});
-            let peers = self.testbed.clusters().iter();
-            let peers: Vec<&str> = peers
-                .map(|peer| peer.spire.trust_domain())
-                .filter(|peer| *peer != cluster.spire.trust_domain())
-                .collect();
+            let (peers, _) = self.consent(cluster.spire.trust_domain());
+            let peers: Vec<&str> = peers.iter().map(String::as_str).collect();
             cluster.spire.workload_entry(&peers).await?;
         }
         let path = directory.join("config.yaml");
@@ -192,33 +305,57 @@ impl Federation {
         let git = &self.testbed.git;
         git.commit_directory("main", &example, "Start from the example")
             .await?;
-        let mut files = Vec::new();
-        for cluster in self.testbed.clusters() {
-            files.push((
-                declaration_path(cluster.name()),
-                format!("{:#}\n", self.declaration(cluster.name())?),
-            ));
+        let mut files = self.declared_files()?;
+        for name in self.names() {
+            if !CLUSTERS.contains(&name.as_str()) {
+                files.extend(overlay(&example, &name)?);
+            }
         }
-        let files: Vec<(&str, &str)> = files
-            .iter()
-            .map(|(path, content)| (path.as_str(), content.as_str()))
-            .collect();
-        git.commit("main", &files, "Declare this machine's endpoints and keys")
-            .await?;
+        git.commit(
+            "main",
+            &borrowed(&files),
+            "Declare this machine's endpoints and keys",
+        )
+        .await?;
         Ok(())
+    }
+
+    /// The topology and the declarations of all clusters' trust domains.
+    fn declared_files(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let mut files = vec![(TOPOLOGY_PATH.to_owned(), self.topology())];
+        for name in self.names() {
+            let declaration = self.declaration(&name)?;
+            files.push((declaration_path(&name), format!("{declaration:#}\n")));
+        }
+        Ok(files)
+    }
+
+    /// The content of `topology.yaml`.
+    fn topology(&self) -> String {
+        let topology = json!({
+            "apiVersion": "trustweave.dev/v1alpha1",
+            "kind": "Topology",
+            "metadata": {"name": "topology"},
+            "spec": self.plan.topology,
+        });
+        format!("{topology:#}\n")
+    }
+
+    /// Commits another topology together with the declarations that consent to it. Returns the commit.
+    ///
+    /// What a test declared itself is declared anew.
+    pub async fn set_topology(&mut self, spec: Value, message: &str) -> anyhow::Result<String> {
+        self.plan.topology = spec;
+        let files = self.declared_files()?;
+        let git = &self.testbed.git;
+        git.commit("main", &borrowed(&files), message).await
     }
 
     /// The declaration of a cluster's trust domain, to be changed and committed.
     pub fn declaration(&self, cluster: &str) -> anyhow::Result<Value> {
         let (member, cluster) = self.find(cluster)?;
         let own = cluster.spire.trust_domain();
-        let peers: Vec<&str> = self
-            .testbed
-            .clusters()
-            .iter()
-            .map(|peer| peer.spire.trust_domain())
-            .filter(|peer| *peer != own)
-            .collect();
+        let (import, export) = self.consent(own);
         let endpoint = if self.plan.endpoints {
             json!({
                 "profile": "https_spiffe",
@@ -242,7 +379,7 @@ impl Federation {
                 },
                 "bundleEndpoint": endpoint,
                 "signers": [member.key.public],
-                "consent": {"import": peers, "export": peers},
+                "consent": {"import": import, "export": export},
             },
         }))
     }
@@ -364,25 +501,33 @@ impl Federation {
         what: &str,
         satisfies: impl Fn(&Value) -> bool,
     ) -> anyhow::Result<Value> {
-        let name = trust_domain(peer);
+        self.trust_domain_until(cluster, &trust_domain(peer), what, satisfies)
+            .await
+    }
+
+    /// Waits until a cluster's `TrustPeer` of any trust domain has a status that satisfies.
+    pub async fn trust_domain_until(
+        &self,
+        cluster: &str,
+        peer: &str,
+        what: &str,
+        satisfies: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
         let satisfies = &satisfies;
         self.until(&format!("{what}, in {cluster} about {peer}"), async || {
-            let status = self.status(cluster, "trustpeer", &name).await?;
+            let status = self.status(cluster, "trustpeer", peer).await?;
             anyhow::ensure!(satisfies(&status), "its status is {status:#}");
             Ok(Some(status))
         })
         .await
     }
 
-    /// Waits until every cluster is federated with the other.
+    /// Waits until every cluster is federated with all clusters that it should trust.
     pub async fn federated(&self) -> anyhow::Result<()> {
-        for cluster in CLUSTERS {
-            self.peer_until(
-                cluster,
-                peer_of(cluster),
-                "the peer to be Federated",
-                |status| status["phase"] == "Federated",
-            )
+        for (cluster, peer) in self.cluster_directions() {
+            self.peer_until(&cluster, &peer, "the peer to be Federated", |status| {
+                status["phase"] == "Federated"
+            })
             .await?;
         }
         Ok(())
@@ -406,9 +551,40 @@ impl Federation {
     }
 }
 
+/// The path of the topology.
+pub const TOPOLOGY_PATH: &str = "topology.yaml";
+
 /// The path of the declaration of a cluster's trust domain.
 pub fn declaration_path(cluster: &str) -> String {
     format!("trust-domains/{}/trust-domain.yaml", trust_domain(cluster))
+}
+
+/// The overlay of cluster-2, for another cluster.
+fn overlay(example: &Path, cluster: &str) -> anyhow::Result<Vec<(String, String)>> {
+    let model = CLUSTERS[1];
+    let directory = example.join("clusters").join(model);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(&directory)
+        .with_context(|| format!("cannot list {}", directory.display()))?
+    {
+        let path = entry?.path();
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        files.push((
+            format!("clusters/{cluster}/{name}"),
+            text.replace(model, cluster),
+        ));
+    }
+    Ok(files)
+}
+
+/// Files as [`GitRemote::commit`](crate::GitRemote::commit) takes them.
+fn borrowed(files: &[(String, String)]) -> Vec<(&str, &str)> {
+    let files = files.iter();
+    files
+        .map(|(path, content)| (path.as_str(), content.as_str()))
+        .collect()
 }
 
 /// `kubectl apply -k`, again until definitions that it just made are served.

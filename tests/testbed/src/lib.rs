@@ -10,12 +10,15 @@
 //! * Nothing sleeps for a fixed time; waiting is [`process::wait_until`], which says what it waited for.
 //! * Ports are free loopback ports, so any number of testbeds run at once.
 //!
-//! `TRUSTWEAVE_TESTBED_CACHE` moves the cache of built programs; with `TRUSTWEAVE_TESTBED_KEEP=1` the testbed's
-//! directory (logs in `<cluster number>/log`) is not removed.
+//! `TRUSTWEAVE_TESTBED_CACHE` moves the cache of built programs; `TRUSTWEAVE_TESTBED_SPIRE=1.14` runs that SPIRE in
+//! every cluster that asks for no version ([`SpireVersion`]); with `TRUSTWEAVE_TESTBED_KEEP=1` the testbed's directory
+//! (logs in `<cluster number>/log`) is not removed.
 
+pub mod authority;
 pub mod binaries;
 pub mod cluster;
 pub mod credentials;
+pub mod endpoint;
 pub mod federation;
 pub mod git;
 pub mod measure;
@@ -24,6 +27,9 @@ pub mod process;
 pub mod reaper;
 mod settings;
 pub mod spire;
+mod spire_version;
+pub mod topology;
+pub mod workload;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -37,7 +43,9 @@ pub use crate::credentials::{SshKey, ssh_key};
 pub use crate::git::GitRemote;
 pub use crate::process::{Process, Program, wait_until};
 pub use crate::spire::Spire;
+pub use crate::spire_version::SpireVersion;
 
+use crate::authority::{Identity, WebAuthority};
 use crate::binaries::Binaries;
 use crate::reaper::Reaper;
 
@@ -46,6 +54,7 @@ pub struct Testbed {
     clusters: Vec<Cluster>,
     /// The git server.
     pub git: GitRemote,
+    web: WebAuthority,
     reaper: Arc<Reaper>,
 }
 
@@ -58,19 +67,22 @@ impl Testbed {
         let binaries = if specs.is_empty() {
             None
         } else {
-            Some(Arc::new(Binaries::ensure(progress)?))
+            let versions = specs.iter().map(ClusterSpec::spire_version);
+            let versions = versions.collect::<anyhow::Result<_>>()?;
+            Some(Arc::new(Binaries::ensure(&versions, progress)?))
         };
         let begin = Instant::now();
         let reaper = Arc::new(Reaper::start()?);
         let git = GitRemote::create(&reaper, &reaper.directory().join("git"), "federation").await?;
+        let web = WebAuthority::write(&reaper.directory().join("web-authority.pem"))?;
         let mut starts = Vec::new();
         if let Some(binaries) = &binaries {
             for (number, spec) in specs.iter().enumerate() {
                 // A number, since paths of sockets must be short and names may be long.
                 let directory = reaper.directory().join(number.to_string());
-                let reaper = &reaper;
+                let (reaper, web) = (&reaper, web.path());
                 starts.push(async move {
-                    let cluster = Cluster::start(reaper, binaries, &directory, spec).await?;
+                    let cluster = Cluster::start(reaper, binaries, web, &directory, spec).await?;
                     progress(&format!(
                         "{} with {} is up after {:.1} s",
                         spec.name,
@@ -85,6 +97,7 @@ impl Testbed {
         Ok(Self {
             clusters,
             git,
+            web,
             reaper,
         })
     }
@@ -102,9 +115,27 @@ impl Testbed {
             .with_context(|| format!("no cluster is named {name}"))
     }
 
+    /// A certificate for a web server on loopback, which the SPIRE servers take for one of the public web.
+    pub fn web_identity(&self) -> anyhow::Result<Identity> {
+        self.web.server()
+    }
+
     /// A directory for the test's own files.
     pub fn directory(&self) -> &Path {
         self.reaper.directory()
+    }
+
+    /// Runs any program to its end and returns its stdout; a failure shows its stderr.
+    pub async fn run<A: Into<OsString>>(
+        &self,
+        program: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> anyhow::Result<String> {
+        let mut command = tokio::process::Command::new(program);
+        command
+            .args(arguments.into_iter().map(Into::into))
+            .current_dir(self.directory());
+        process::run(&self.reaper, command).await
     }
 
     /// Runs any program until it is dropped, or until the testbed ends. Its output is appended to `log`.

@@ -1,4 +1,5 @@
-//! What the environment decides: where built programs are kept, and whether a testbed's directory survives.
+//! What the environment decides: where built programs are kept, which SPIRE runs, and whether a testbed's directory
+//! survives.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -22,6 +23,11 @@ pub(crate) fn cache_directory() -> anyhow::Result<PathBuf> {
 /// Whether testbed directories stay behind for a look at their logs (`TRUSTWEAVE_TESTBED_KEEP`).
 pub(crate) fn keep_directories() -> bool {
     set("TRUSTWEAVE_TESTBED_KEEP").is_some()
+}
+
+/// The version of SPIRE for clusters that ask for none (`TRUSTWEAVE_TESTBED_SPIRE`).
+pub(crate) fn spire_version() -> Option<OsString> {
+    set("TRUSTWEAVE_TESTBED_SPIRE")
 }
 
 /// Whether a program can be found on the search path.

@@ -13,11 +13,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Mutex;
 
-use crate::binaries::Binaries;
+use crate::authority::Identity;
 use crate::cluster::{ClusterSpec, field_manager};
 use crate::port;
 use crate::process::{Process, Program, run, wait_until};
 use crate::reaper::Reaper;
+use crate::workload::{self, WorkloadView};
 
 const START: Duration = Duration::from_mins(1);
 
@@ -33,7 +34,11 @@ pub(crate) struct Installation {
     pub(crate) directory: PathBuf,
     pub(crate) kubeconfig: PathBuf,
     pub(crate) client: Client,
-    pub(crate) binaries: Arc<Binaries>,
+    /// Where the server and the agent lie.
+    pub(crate) programs: PathBuf,
+    pub(crate) controller_manager: PathBuf,
+    /// The root that the server takes for those of the public web.
+    pub(crate) web_authority: PathBuf,
     pub(crate) reaper: Arc<Reaper>,
 }
 
@@ -91,9 +96,12 @@ impl Spire {
         let configuration = directory.join("server.conf");
         let server = Program {
             name: "spire-server".to_owned(),
-            path: installation.binaries.spire_server(),
+            path: installation.server_program(),
             arguments: vec!["run".into(), "-config".into(), configuration.clone().into()],
-            environment: Vec::new(),
+            environment: vec![(
+                "SSL_CERT_FILE".into(),
+                installation.web_authority.clone().into(),
+            )],
             directory: directory.clone(),
             log: logs.join("spire-server.log"),
         };
@@ -105,7 +113,7 @@ impl Spire {
         )?;
         let controller_manager = Program {
             name: "spire-controller-manager".to_owned(),
-            path: installation.binaries.spire_controller_manager(),
+            path: installation.controller_manager.clone(),
             arguments: vec!["-config".into(), configuration.into()],
             environment: vec![
                 ("KUBECONFIG".into(), installation.kubeconfig.clone().into()),
@@ -131,6 +139,17 @@ impl Spire {
         &self.installation.spec.trust_domain
     }
 
+    /// The patch version that the server says it is.
+    pub async fn version(&self) -> anyhow::Result<String> {
+        let answer = tokio::process::Command::new(self.installation.server_program())
+            .arg("--version")
+            .output()
+            .await
+            .context("cannot run spire-server")?;
+        let version = [answer.stdout, answer.stderr].concat();
+        Ok(String::from_utf8_lossy(&version).trim().to_owned())
+    }
+
     /// The class that spire-controller-manager reconciles.
     pub fn class_name(&self) -> &str {
         &self.installation.spec.class_name
@@ -153,7 +172,7 @@ impl Spire {
 
     /// Runs a subcommand of spire-server and returns its stdout. Flags come last, so the socket is added at the end.
     pub async fn server(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut command = tokio::process::Command::new(self.installation.binaries.spire_server());
+        let mut command = tokio::process::Command::new(self.installation.server_program());
         command
             .args(arguments)
             .arg("-socketPath")
@@ -199,6 +218,41 @@ impl Spire {
         Ok(array(&mut list, "entries"))
     }
 
+    /// The registration entries that federate with a trust domain.
+    pub async fn entries_federating_with(&self, trust_domain: &str) -> anyhow::Result<Vec<Value>> {
+        let id = format!("spiffe://{trust_domain}");
+        let arguments = ["entry", "show", "-federatesWith", &id, "-output", "json"];
+        let mut list = parse(&self.server(&arguments).await?)?;
+        Ok(array(&mut list, "entries"))
+    }
+
+    /// The trust domains that the server has bundles of, its own not among them.
+    pub async fn federated_trust_domains(&self) -> anyhow::Result<Vec<String>> {
+        let list = parse(&self.server(&["bundle", "list", "-output", "json"]).await?)?;
+        let bundles = list["bundles"].as_array().into_iter().flatten();
+        Ok(bundles
+            .filter_map(|bundle| bundle["trust_domain"].as_str())
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Sets the server's bundle of another trust domain by hand, whatever it is.
+    pub async fn set_federated_bundle(
+        &self,
+        trust_domain: &str,
+        bundle: &Value,
+    ) -> anyhow::Result<()> {
+        let path = self.installation.directory.join("set-bundle.json");
+        write_json(&path, bundle)?;
+        let id = format!("spiffe://{trust_domain}");
+        let path = path.to_str().context("a path that is not UTF-8")?;
+        let arguments = [
+            "bundle", "set", "-format", "spiffe", "-id", &id, "-path", path,
+        ];
+        self.server(&arguments).await?;
+        Ok(())
+    }
+
     /// Prepares a new X.509 authority: the bundle has two from now on. Returns its id.
     pub async fn rotate_x509(&self) -> anyhow::Result<String> {
         let prepared = parse(
@@ -222,6 +276,26 @@ impl Spire {
         self.server(&["localauthority", "x509", "activate", "-authorityID", &id])
             .await?;
         Ok(id)
+    }
+
+    /// Has the server sign an X.509 SVID with a path in its trust domain.
+    pub async fn mint(&self, path: &str) -> anyhow::Result<Identity> {
+        let directory = self.installation.directory.join("minted");
+        std::fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        let id = format!("spiffe://{}{path}", self.trust_domain());
+        let write = directory.to_str().context("a path that is not UTF-8")?;
+        self.server(&["x509", "mint", "-spiffeID", &id, "-write", write])
+            .await?;
+        let read = |name: &str| {
+            let path = directory.join(name);
+            std::fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))
+        };
+        Ok(Identity {
+            certificate: read("svid.pem")?,
+            key: read("key.pem")?,
+        })
     }
 
     /// The server's configuration as the running server read it, or will read it at its next start.
@@ -288,7 +362,7 @@ impl Spire {
     ///
     /// Its sync interval is one second, so that bundles and entries reach workloads as fast as tests ask for them.
     pub async fn start_agent(&self) -> anyhow::Result<PathBuf> {
-        let socket = self.installation.directory.join("agent.sock");
+        let socket = self.workload_socket();
         let mut running = self.running_agent.lock().await;
         if running.as_ref().is_some_and(Process::is_running) {
             return Ok(socket);
@@ -339,7 +413,7 @@ impl Spire {
         )?;
         let program = Program {
             name: "spire-agent".to_owned(),
-            path: self.installation.binaries.spire_agent(),
+            path: self.installation.agent_program(),
             arguments: vec!["run".into(), "-config".into(), configuration.into()],
             environment: Vec::new(),
             log: self
@@ -360,18 +434,28 @@ impl Spire {
         Ok(socket)
     }
 
+    /// What a process of the current user sees through the running agent's Workload API.
+    pub async fn workload_view(&self) -> anyhow::Result<WorkloadView> {
+        workload::view(&self.workload_socket()).await
+    }
+
     /// Kills the agent.
     pub async fn stop_agent(&self) -> anyhow::Result<()> {
         stop(&self.running_agent).await
     }
 
+    /// The Workload API's socket, once an agent runs.
+    pub fn workload_socket(&self) -> PathBuf {
+        self.installation.directory.join("agent.sock")
+    }
+
     /// Runs a subcommand of spire-agent against the running agent, e.g. `api fetch x509 -write DIRECTORY`.
     pub async fn agent(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut command = tokio::process::Command::new(self.installation.binaries.spire_agent());
+        let mut command = tokio::process::Command::new(self.installation.agent_program());
         command
             .args(arguments)
             .arg("-socketPath")
-            .arg(self.installation.directory.join("agent.sock"));
+            .arg(self.workload_socket());
         run(&self.installation.reaper, command).await
     }
 
@@ -429,12 +513,21 @@ impl Spire {
 }
 
 impl Installation {
+    fn server_program(&self) -> PathBuf {
+        self.programs.join("spire-server")
+    }
+
+    fn agent_program(&self) -> PathBuf {
+        self.programs.join("spire-agent")
+    }
+
     fn server_socket(&self) -> PathBuf {
         self.directory.join("server.sock")
     }
 
     /// JSON, as every distribution writes it.
     fn server_configuration(&self, ports: Ports) -> Value {
+        let ca_ttl = self.spec.ca_ttl.unwrap_or(Duration::from_hours(24));
         json!({
             "server": {
                 "bind_address": "127.0.0.1",
@@ -443,7 +536,7 @@ impl Installation {
                 "trust_domain": self.spec.trust_domain,
                 "data_dir": self.directory,
                 "log_level": "DEBUG",
-                "ca_ttl": "24h",
+                "ca_ttl": format!("{}s", ca_ttl.as_secs()),
                 "default_x509_svid_ttl": "1h",
                 "ca_subject": [{
                     "common_name": self.spec.name,

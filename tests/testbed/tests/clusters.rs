@@ -26,6 +26,8 @@ fn spec(name: &str) -> ClusterSpec {
         trust_domain: format!("apps.{name}.devcluster.openshift.com"),
         class_name: "zero-trust-workload-identity-manager-spire".to_owned(),
         spire_namespace: "zero-trust-workload-identity-manager".to_owned(),
+        spire_version: None,
+        ca_ttl: None,
     }
 }
 

@@ -103,14 +103,8 @@ impl Figures {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let plan = Plan {
-        trustweave: arguments.trustweave,
-        project: arguments.project,
-        poll: Duration::from_secs(1),
-        endpoints: true,
-        workloads: true,
-        signing_secret: false,
-    };
+    let mut plan = Plan::new(arguments.trustweave, arguments.project);
+    (plan.endpoints, plan.workloads) = (true, true);
     headline("two clusters, SPIRE in each, one git server");
     let begun = Instant::now();
     let mut federation = Federation::prepare(plan, &|line| println!("   {line}")).await?;

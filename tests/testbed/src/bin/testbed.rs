@@ -5,10 +5,15 @@
     reason = "the progress of a long build is what it is for"
 )]
 
-use trustweave_testbed::binaries::Binaries;
+use trustweave_testbed::{
+    SpireVersion,
+    binaries::{Binaries, WorkloadClients},
+};
 
 fn main() -> anyhow::Result<()> {
-    Binaries::ensure(&|line| println!("{line}"))?;
+    let progress = |line: &str| println!("{line}");
+    Binaries::ensure(&SpireVersion::ALL.into(), &progress)?;
+    WorkloadClients::ensure(&progress)?;
     println!("the testbed's programs are built");
     Ok(())
 }

@@ -1,4 +1,4 @@
-module trustweave.dev/testbed/spire
+module trustweave.dev/testbed/spire-1.15
 
 go 1.26.6
 

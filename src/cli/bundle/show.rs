@@ -1,39 +1,21 @@
-//! `trustweave bundle`.
+//! `trustweave bundle show`.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
+use std::{collections::BTreeMap, fmt::Write as _};
 
-use anyhow::{Context as _, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Answer, check::now, output};
-use crate::{
-    git::{self, LocalRepository},
-    model::{
-        attestation::{self, Publication, Rejection},
-        bundle::{JwtAuthority, X509Authority},
-        declaration::{Signer, TrustDomainSpec},
-        declarations::Declarations,
-        repository::{
-            RepoPath, Revision, Tree, publication_branch, trust_domain_directory, trust_domain_path,
-        },
-        trust_domain::TrustDomain,
-    },
-    reconcile::desired,
+use super::{
+    super::{Answer, check::now, output},
+    source,
 };
-
-/// Look at published trust bundles
-#[derive(Debug, Args)]
-pub(super) struct Arguments {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Debug, Subcommand)]
-enum Verb {
-    Show(Show),
-}
+use crate::model::{
+    attestation::{self, Publication, Rejection},
+    bundle::{JwtAuthority, X509Authority},
+    declaration::{Signer, TrustDomainSpec},
+    trust_domain::TrustDomain,
+};
 
 /// Show and verify what a trust domain publishes
 ///
@@ -50,17 +32,12 @@ enum Verb {
   trustweave bundle show a.test --declarations origin/main
   trustweave bundle show a.test -o spiffe |
     spire-server bundle set -format spiffe -id spiffe://a.test")]
-struct Show {
+pub(super) struct Arguments {
     /// The trust domain, without `spiffe://`
     trust_domain: TrustDomain,
 
-    /// The directory of the git repository
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    repo: PathBuf,
-
-    /// The commit whose declarations name the signers
-    #[arg(long, value_name = "REF", default_value = "HEAD")]
-    declarations: String,
+    #[command(flatten)]
+    place: source::Place,
 
     /// How the answer is written
     #[arg(short, long, value_enum, default_value_t)]
@@ -79,40 +56,22 @@ enum Format {
     Spiffe,
 }
 
-/// What stands in the repository for a trust domain.
-struct Found {
-    /// The place, in words.
-    place: String,
-    files: BTreeMap<String, Vec<u8>>,
-}
-
 impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<Answer> {
-        match self.verb {
-            Verb::Show(show) => show.run(),
-        }
-    }
-}
-
-impl Show {
-    fn run(self) -> anyhow::Result<Answer> {
-        let repository = LocalRepository::open(&self.repo)
-            .with_context(|| format!("open the git repository in `{}`", self.repo.display()))?;
-        let main = repository.resolve(&self.declarations)?;
-        let tree = repository.tree(&main)?;
-        let declaration = self.declaration(&tree)?;
-        let found = self.find(&repository, &main, &tree)?;
+        let source = self.place.open()?;
+        let declaration = source.declaration(&self.trust_domain)?;
+        let found = source.find(&self.trust_domain)?;
         let now = now();
-        let verdict = attestation::verify(&self.trust_domain, &declaration, &found.files, now);
+        let verdict = attestation::verify(&self.trust_domain, declaration, &found.files, now);
         let signer = verdict
             .as_ref()
             .ok()
-            .and_then(|_| signer(&self.trust_domain, &declaration, &found.files, now));
+            .and_then(|_| signer(&self.trust_domain, declaration, &found.files, now));
         let shown = Shown {
             trust_domain: &self.trust_domain,
             place: &found.place,
-            declarations: format!("{} ({})", self.declarations, main.short()),
-            declaration: &declaration,
+            declarations: source.words(),
+            declaration,
             signer,
             verdict: &verdict,
             now,
@@ -129,56 +88,6 @@ impl Show {
             Answer::Yes
         } else {
             Answer::No
-        })
-    }
-
-    /// What the trust domain's owners declare.
-    fn declaration(&self, tree: &Tree) -> anyhow::Result<TrustDomainSpec> {
-        let (mut declarations, diagnostics) = Declarations::load(tree, None);
-        if let Some(declaration) = declarations.trust_domains.remove(&self.trust_domain) {
-            return Ok(declaration);
-        }
-        let path = trust_domain_path(&self.trust_domain);
-        let own: Vec<_> = diagnostics
-            .into_iter()
-            .filter(|one| one.path == path)
-            .collect();
-        if own.is_empty() {
-            bail!(
-                "`{}` declares no trust domain `{}`",
-                self.declarations,
-                self.trust_domain
-            );
-        }
-        output::diagnostics(&own, tree);
-        bail!("the declaration of `{}` can't be used", self.trust_domain);
-    }
-
-    /// The published files: on the trust domain's own branch, or else beside its declaration.
-    fn find(
-        &self,
-        repository: &LocalRepository,
-        main: &Revision,
-        tree: &Tree,
-    ) -> anyhow::Result<Found> {
-        let branch = publication_branch(&self.trust_domain);
-        for place in ["heads", "remotes/origin"] {
-            let reference = format!("refs/{place}/{branch}");
-            match repository.resolve(&reference) {
-                Ok(revision) => {
-                    return Ok(Found {
-                        place: format!("{reference} ({})", revision.short()),
-                        files: repository.files(&revision, &RepoPath::ROOT)?,
-                    });
-                }
-                Err(git::Error::Unknown { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let directory = trust_domain_directory(&self.trust_domain);
-        Ok(Found {
-            place: format!("{directory} in {} ({})", self.declarations, main.short()),
-            files: desired::publication_on_main(tree, &self.trust_domain),
         })
     }
 }

@@ -3,21 +3,23 @@
 //! Whatever decides which bundles are believed comes first: signers, endpoints, epochs; then who
 //! trusts whom; then which clusters that concerns.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+mod keys;
+mod registrations;
+mod words;
+
+use std::collections::BTreeSet;
 
 use serde::{Serialize, Serializer};
 
-use super::{
-    consent::{Consent, Move, consent},
-    resolve::Resolved,
+pub use self::{
+    keys::{Bundles, KeyChange, talked_about},
+    registrations::{Registrations, registrations},
 };
+
+use super::consent::{Consent, Move, consent};
 use crate::model::{
     declaration::{BundleEndpoint, Signer, TrustDomainSpec},
     declarations::Declarations,
-    manifest::ObjectRef,
     repository::RepoPath,
     topology::Edge,
     trust_domain::{ClusterName, TrustDomain},
@@ -46,6 +48,12 @@ pub enum Change {
     Undeclared {
         /// The trust domain.
         trust_domain: TrustDomain,
+        /// Its clusters.
+        clusters: Vec<ClusterName>,
+        /// Who trusted it, and will not.
+        importers: BTreeSet<TrustDomain>,
+        /// Whom its workloads trusted.
+        peers: BTreeSet<TrustDomain>,
     },
     /// Other keys may sign a trust domain's bundles.
     Signers {
@@ -113,6 +121,9 @@ pub enum Change {
         /// Whom its workloads trust.
         peers: BTreeSet<TrustDomain>,
     },
+    /// Keys are taken back, accepted again, or gone from a bundle.
+    #[serde(untagged)]
+    Keys(KeyChange),
 }
 
 /// How a direction of trust stands.
@@ -148,7 +159,9 @@ fn as_text<S: Serializer>(path: &RepoPath, serializer: S) -> Result<S::Ok, S::Er
 /// Everything that differs between two readings of the declarations and matters to trust.
 ///
 /// A topology that can't be read says nothing about edges: then none is reported.
-pub fn impact(before: &Declarations, after: &Declarations) -> Vec<Change> {
+pub fn impact(before: &Declarations, after: &Declarations, bundles: &Bundles) -> Vec<Change> {
+    let mut keys = keys::distrusted(before, after, bundles);
+    keys.extend(keys::vanished(after, bundles));
     let mut identities = Vec::new();
     let mut memberships = Vec::new();
     let names: BTreeSet<_> = before
@@ -167,9 +180,7 @@ pub fn impact(before: &Declarations, after: &Declarations) -> Vec<Change> {
                 signers: signers(spec),
                 endpoint: spec.bundle_endpoint.clone(),
             }),
-            (Some(_), None) => identities.push(Change::Undeclared {
-                trust_domain: name.clone(),
-            }),
+            (Some(old), None) => identities.push(undeclared(name, old, before, after)),
             (Some(old), Some(new)) => {
                 identities.extend(identity(name, old, new, after));
                 memberships.extend(membership(name, old, new, after));
@@ -177,11 +188,37 @@ pub fn impact(before: &Declarations, after: &Declarations) -> Vec<Change> {
             (None, None) => {}
         }
     }
-    identities
-        .into_iter()
+    keys.into_iter()
+        .map(Change::Keys)
+        .chain(identities)
         .chain(edges(before, after))
         .chain(memberships)
         .collect()
+}
+
+/// A declaration that is gone, and who loses by it.
+fn undeclared(
+    name: &TrustDomain,
+    old: &TrustDomainSpec,
+    before: &Declarations,
+    after: &Declarations,
+) -> Change {
+    let edges = after.topology.edges();
+    let ends = |edge: &Edge| !after.topology_unknown && !edges.contains(edge);
+    let (mut importers, mut peers) = (BTreeSet::new(), BTreeSet::new());
+    for edge in active(before).filter(ends) {
+        if edge.exporter == *name {
+            importers.insert(edge.importer);
+        } else if edge.importer == *name {
+            peers.insert(edge.exporter);
+        }
+    }
+    Change::Undeclared {
+        trust_domain: name.clone(),
+        clusters: clusters(old),
+        importers,
+        peers,
+    }
 }
 
 /// What decides whether a bundle is believed to be the trust domain's.
@@ -260,11 +297,15 @@ fn edges(before: &Declarations, after: &Declarations) -> Vec<Change> {
         return Vec::new();
     }
     let (old, new) = (before.topology.edges(), after.topology.edges());
+    let before_has = |name: &TrustDomain| before.trust_domains.contains_key(name);
     old.union(&new)
         .filter_map(|edge| {
             let (before, state) = (state(edge, &old, before), state(edge, &new, after));
+            // Of an importer that is gone no agent changes anything.
+            let gone =
+                before_has(&edge.importer) && !after.trust_domains.contains_key(&edge.importer);
             let importer = after.trust_domains.get(&edge.importer);
-            (before != state).then(|| Change::Edge {
+            (before != state && !(gone && state == State::Absent)).then(|| Change::Edge {
                 importer: edge.importer.clone(),
                 exporter: edge.exporter.clone(),
                 clusters: importer.map(clusters).unwrap_or_default(),
@@ -316,279 +357,14 @@ fn difference<T: Clone + PartialEq>(old: &[T], new: &[T]) -> (Vec<T>, Vec<T>) {
     (only(new, old), only(old, new))
 }
 
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Declared {
-                trust_domain,
-                clusters,
-                signers,
-                endpoint,
-            } => write!(
-                f,
-                "{trust_domain} is new: {}; bundles signed by {}; bundle endpoint {endpoint}",
-                list(clusters),
-                list(signers),
-            ),
-            Self::Undeclared { trust_domain } => write!(f, "{trust_domain} is no longer declared"),
-            Self::Signers {
-                trust_domain,
-                added,
-                removed,
-                importers,
-            } => {
-                write!(f, "{trust_domain}: its bundles may ")?;
-                signed_by(f, added, removed)?;
-                believed_by(f, importers)
-            }
-            Self::Endpoint {
-                trust_domain,
-                before,
-                after,
-                importers,
-            } => {
-                write!(
-                    f,
-                    "{trust_domain}: its bundle endpoint was {before}, and will be {after}"
-                )?;
-                believed_by(f, importers)
-            }
-            Self::Epoch {
-                trust_domain,
-                before,
-                after,
-                importers,
-            } => {
-                let (goes, why) = if before < after {
-                    ("goes", "its serials start again")
-                } else {
-                    ("goes back", "peers that saw the later one accept nothing")
-                };
-                write!(
-                    f,
-                    "{trust_domain}: its epoch {goes} from {before} to {after}: {why}"
-                )?;
-                believed_by(f, importers)
-            }
-            Self::Edge {
-                importer,
-                exporter,
-                clusters,
-                before,
-                after,
-            } => {
-                let workloads = match clusters.as_slice() {
-                    [] => "its workloads".to_owned(),
-                    clusters => list(clusters),
-                };
-                write!(f, "{importer}: {workloads} will ")?;
-                edge(f, exporter, before, after)
-            }
-            Self::Publisher {
-                trust_domain,
-                before,
-                after,
-            } => {
-                let name = |cluster: &Option<ClusterName>| {
-                    cluster
-                        .as_ref()
-                        .map_or("no cluster".to_owned(), ToString::to_string)
-                };
-                let (before, after) = (name(before), name(after));
-                write!(
-                    f,
-                    "{trust_domain}: {after} will publish its bundle, instead of {before}"
-                )
-            }
-            Self::Clusters {
-                trust_domain,
-                joined,
-                left,
-                peers,
-            } => {
-                write!(f, "{trust_domain}: ")?;
-                membership_of(f, joined, left, peers)
-            }
-        }
-    }
-}
-
-/// Whose signatures count, after "may".
-fn signed_by(f: &mut fmt::Formatter<'_>, added: &[String], removed: &[String]) -> fmt::Result {
-    match (added, removed) {
-        (added, []) => write!(f, "also be signed by {}", list(added)),
-        ([], removed) => write!(f, "no longer be signed by {}", list(removed)),
-        (added, removed) => {
-            let (added, removed) = (list(added), list(removed));
-            write!(f, "be signed by {added}, and no longer by {removed}")
-        }
-    }
-}
-
-/// Which clusters are new, and which are gone.
-fn membership_of(
-    f: &mut fmt::Formatter<'_>,
-    joined: &[ClusterName],
-    left: &[ClusterName],
-    peers: &BTreeSet<TrustDomain>,
-) -> fmt::Result {
-    let mut parts = Vec::new();
-    if !joined.is_empty() {
-        let mut part = format!("new in it: {}", list(joined));
-        if !peers.is_empty() {
-            part.push_str(", which will trust ");
-            part.push_str(&list(peers));
-        }
-        parts.push(part);
-    }
-    if !left.is_empty() {
-        let what = "nothing more is applied there, and nothing deleted";
-        parts.push(format!("no longer in it: {}; {what}", list(left)));
-    }
-    f.write_str(&parts.join("; "))
-}
-
-/// What will be of an edge, after "will".
-fn edge(
-    f: &mut fmt::Formatter<'_>,
-    exporter: &TrustDomain,
-    before: &State,
-    after: &State,
-) -> fmt::Result {
-    let not_any_more = "the topology does not ask for it any more";
-    match (before, after) {
-        (_, State::Active) => write!(f, "trust {exporter}"),
-        (State::Active, State::Absent) => {
-            write!(f, "no longer trust {exporter}: {not_any_more}")
-        }
-        (_, State::Absent) => write!(f, "not come to trust {exporter}: {not_any_more}"),
-        (State::Active, State::Waiting { moves }) => write!(
-            f,
-            "no longer trust {exporter}: a consent is withdrawn; to agree again, {}",
-            sequence(moves, ", and ")
-        ),
-        (_, State::Waiting { moves }) => {
-            write!(f, "not trust {exporter} yet: {}", sequence(moves, ", and "))
-        }
-        (State::Active, State::Unknown { path }) => {
-            write!(
-                f,
-                "go on trusting {exporter} as before: {path} can't be used"
-            )
-        }
-        (_, State::Unknown { path }) => {
-            write!(f, "not trust {exporter} yet: {path} can't be used")
-        }
-    }
-}
-
-fn believed_by(f: &mut fmt::Formatter<'_>, importers: &BTreeSet<TrustDomain>) -> fmt::Result {
-    if importers.is_empty() {
-        f.write_str(" (nobody trusts it yet)")
-    } else {
-        write!(f, " (trusted by {})", list(importers))
-    }
-}
-
-fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
-    sequence(items, ", ")
-}
-
-fn sequence<T: fmt::Display>(items: impl IntoIterator<Item = T>, separator: &str) -> String {
-    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
-    items.join(separator)
-}
-
-/// What becomes of a peer in the registrations of one cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Registrations {
-    /// Registrations that will name the peer, and did not.
-    pub gain: Vec<ObjectRef>,
-    /// Registrations that named the peer, and will not.
-    pub lose: Vec<ObjectRef>,
-    /// Registrations that ask for the peer, and do not get it yet; told only if they did not wait
-    /// before.
-    pub wait: Vec<ObjectRef>,
-}
-
-impl Registrations {
-    /// Whether nothing changes.
-    pub fn is_empty(&self) -> bool {
-        self.gain.is_empty() && self.lose.is_empty() && self.wait.is_empty()
-    }
-
-    /// Adds those of another cluster.
-    pub fn extend(&mut self, other: Self) {
-        self.gain.extend(other.gain);
-        self.lose.extend(other.lose);
-        self.wait.extend(other.wait);
-    }
-
-    /// `3 ClusterSPIFFEIDs gain b.test`, each kind on its own.
-    pub fn sentences(&self, peer: &str) -> Vec<String> {
-        let verbs = [
-            (&self.gain, "gains", "gain", ""),
-            (&self.lose, "loses", "lose", ""),
-            (&self.wait, "waits", "wait", "for "),
-        ];
-        let mut sentences = Vec::new();
-        for (references, one, many, preposition) in verbs {
-            let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
-            for reference in references {
-                *kinds.entry(&reference.gvk.kind).or_default() += 1;
-            }
-            sentences.extend(kinds.into_iter().map(|(kind, count)| match count {
-                1 => format!("1 {kind} {one} {preposition}{peer}"),
-                count => {
-                    let kind = kind
-                        .strip_suffix("Entry")
-                        .map_or_else(|| format!("{kind}s"), |stem| format!("{stem}Entries"));
-                    format!("{count} {kind} {many} {preposition}{peer}")
-                }
-            }));
-        }
-        sentences
-    }
-}
-
-/// Compares a cluster's resolved registrations; only peers for which something changes.
-pub fn registrations(before: &Resolved, after: &Resolved) -> BTreeMap<TrustDomain, Registrations> {
-    type Named = BTreeMap<TrustDomain, Vec<ObjectRef>>;
-    let only = |these: &Named, those: &Named, peer: &TrustDomain| -> Vec<ObjectRef> {
-        let others: BTreeSet<_> = those
-            .get(peer)
-            .into_iter()
-            .flatten()
-            .map(ObjectRef::key)
-            .collect();
-        let these = these.get(peer).into_iter().flatten();
-        these
-            .filter(|reference| !others.contains(&reference.key()))
-            .cloned()
-            .collect()
-    };
-    let all = [&before.named, &after.named, &after.held_back];
-    let peers: BTreeSet<_> = all.into_iter().flat_map(BTreeMap::keys).collect();
-    peers
-        .into_iter()
-        .map(|peer| {
-            let registrations = Registrations {
-                gain: only(&after.named, &before.named, peer),
-                lose: only(&before.named, &after.named, peer),
-                wait: only(&after.held_back, &before.held_back, peer),
-            };
-            (peer.clone(), registrations)
-        })
-        .filter(|(_, registrations)| !registrations.is_empty())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::{declaration::Consent as Lists, manifest::Gvk};
+    use crate::model::declaration::Consent as Lists;
 
     const KEY: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA4qpBnwTjqK3UPDXP2c7Zzj+c9jQOTFZjLwOaQfbOZr";
@@ -628,7 +404,10 @@ mod tests {
         let mut after = before.clone();
         change(&mut after);
         let words = |a: &Declarations, b: &Declarations| -> Vec<String> {
-            impact(a, b).iter().map(ToString::to_string).collect()
+            impact(a, b, &Bundles::default())
+                .iter()
+                .map(ToString::to_string)
+                .collect()
         };
         assert_eq!(words(&before, &after), forth);
         assert_eq!(words(&after, &before), back);
@@ -643,22 +422,24 @@ mod tests {
     fn edges_begin_and_end() {
         check(
             |after| after.topology.edges.clear(),
-            &["b.test: cluster-2 will no longer trust a.test: \
-               the topology does not ask for it any more"],
+            &[
+                "b.test: cluster-2 will no longer trust a.test (drained first, then its keys are \
+               distrusted): the topology does not ask for it any more",
+            ],
             &["b.test: cluster-2 will trust a.test"],
         );
         check(
             |after| own(after, "a.test").consent.export.clear(),
             &[
-                "b.test: cluster-2 will no longer trust a.test: a consent is withdrawn; to agree \
-               again, the owners of `a.test` must add `b.test` to consent.export",
+                "b.test: cluster-2 will no longer trust a.test (drained first, then its keys are \
+               distrusted): a consent is withdrawn; to agree again, the owners of `a.test` must add `b.test` to consent.export",
             ],
             &["b.test: cluster-2 will trust a.test"],
         );
         check(
             |after| drop(after.trust_domains.remove(&name("a.test"))),
             &[
-                "a.test is no longer declared",
+                "a.test is no longer declared: cluster-1 will give up every peer, and keep the overlay's objects",
                 "b.test: cluster-2 will go on trusting a.test as before: \
                  trust-domains/a.test/trust-domain.yaml can't be used",
             ],
@@ -739,8 +520,8 @@ mod tests {
             ],
             &[
                 "b.test: cluster-2 will publish its bundle, instead of cluster-3",
-                "b.test: no longer in it: cluster-3; \
-                 nothing more is applied there, and nothing deleted",
+                "b.test: no longer in it: cluster-3, \
+                 which will give up every peer, and keep the overlay's objects",
             ],
         );
     }
@@ -762,7 +543,7 @@ mod tests {
         let before = declarations();
         let mut after = before.clone();
         own(&mut after, "a.test").consent.export.clear();
-        let changes: Vec<Value> = impact(&before, &after)
+        let changes: Vec<Value> = impact(&before, &after, &Bundles::default())
             .iter()
             .map(|change| json!(change))
             .collect();
@@ -776,40 +557,5 @@ mod tests {
                 "after": {"state": "waiting", "moves": [waiting]},
             })]
         );
-    }
-
-    #[test]
-    fn registrations_gain_and_lose_peers() {
-        let reference = |kind: &str, name: &str| ObjectRef {
-            gvk: Gvk::new("spire.spiffe.io/v1alpha1", kind),
-            namespace: None,
-            name: name.to_owned(),
-        };
-        let resolved = |names: &[(&str, &str)]| Resolved {
-            named: BTreeMap::from([(
-                name("a.test"),
-                names
-                    .iter()
-                    .map(|(kind, name)| reference(kind, name))
-                    .collect(),
-            )]),
-            ..Resolved::default()
-        };
-        let before = resolved(&[("ClusterSPIFFEID", "x")]);
-        let after = resolved(&[
-            ("ClusterSPIFFEID", "y"),
-            ("ClusterSPIFFEID", "z"),
-            ("ClusterStaticEntry", "x"),
-        ]);
-        let found = registrations(&before, &after);
-        assert_eq!(
-            found[&name("a.test")].sentences("it"),
-            [
-                "2 ClusterSPIFFEIDs gain it",
-                "1 ClusterStaticEntry gains it",
-                "1 ClusterSPIFFEID loses it"
-            ]
-        );
-        assert!(registrations(&after, &after).is_empty());
     }
 }

@@ -1,0 +1,105 @@
+//! Trust domains without a cluster: declared, and published as their agent would, by the test.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use trustweave::{
+    git::SigningKey,
+    model::{
+        attestation::{self, Attestation, NAMESPACE, Serial},
+        bundle::Digest,
+        declaration::API_VERSION,
+        trust_domain::TrustDomain,
+    },
+};
+use trustweave_testbed::{
+    authority::Authority,
+    federation::{CLASS_NAME, Federation, SPIRE_NAMESPACE},
+    ssh_key,
+};
+
+use super::bundle;
+
+/// What publishes for trust domains that have no agent.
+pub(crate) struct Publisher {
+    signer: SigningKey,
+    public: String,
+}
+
+impl Publisher {
+    /// Makes a key.
+    pub(crate) fn new(federation: &Federation) -> Self {
+        let key = ssh_key(federation.testbed.directory(), "publisher").unwrap();
+        Self {
+            signer: SigningKey::from_openssh(&fs::read_to_string(&key.private).unwrap()).unwrap(),
+            public: key.public,
+        }
+    }
+
+    /// The path and the content of a declaration that consents to federation with one peer, both ways.
+    pub(crate) fn declaration(
+        &self,
+        trust_domain: &str,
+        endpoint: &Value,
+        peer: &str,
+    ) -> (String, String) {
+        let declaration = json!({
+            "apiVersion": API_VERSION,
+            "kind": "TrustDomain",
+            "metadata": {"name": trust_domain},
+            "spec": {
+                "clusters": [{"name": trust_domain.replace('.', "-")}],
+                "spire": {
+                    "distribution": "custom",
+                    "namespace": SPIRE_NAMESPACE,
+                    "className": CLASS_NAME,
+                },
+                "bundleEndpoint": endpoint,
+                "signers": [self.public],
+                "consent": {"import": [peer], "export": [peer]},
+            },
+        });
+        (
+            format!("trust-domains/{trust_domain}/trust-domain.yaml"),
+            format!("{declaration:#}\n"),
+        )
+    }
+
+    /// Publishes a trust domain's first bundle on its branch.
+    pub(crate) async fn publish(
+        &self,
+        federation: &Federation,
+        authority: &Authority,
+        endpoint: &Value,
+    ) {
+        let bundle = bundle(&authority.bundle()).canonical();
+        let statement = Attestation {
+            api_version: API_VERSION.to_owned(),
+            kind: attestation::KIND.to_owned(),
+            trust_domain: TrustDomain::parse(authority.trust_domain()).unwrap(),
+            epoch: 0,
+            serial: Serial(1),
+            sha256: Digest::of(&bundle),
+            spiffe_sequence: Some(1),
+            endpoint: serde_json::from_value(endpoint.clone()).unwrap(),
+            cluster_uid: "00000000-0000-0000-0000-000000000000".to_owned(),
+            issued_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        }
+        .to_bytes();
+        let signature = self.signer.sign(NAMESPACE, &statement).unwrap();
+        let (bundle, statement) = (
+            String::from_utf8(bundle).unwrap(),
+            String::from_utf8(statement).unwrap(),
+        );
+        let files = [
+            ("bundle.json", bundle.as_str()),
+            ("bundle.attestation.json", statement.as_str()),
+            ("bundle.attestation.json.sig", signature.as_str()),
+        ];
+        let branch = format!("trustweave/{}", authority.trust_domain());
+        let git = &federation.testbed.git;
+        git.commit(&branch, &files, "Publish the bundle")
+            .await
+            .unwrap();
+    }
+}
