@@ -189,9 +189,9 @@ impl World {
             return None;
         }
         let overlay = [
-            registration("all", json!([]), Some("all")),
-            registration("first", json!([self.peers[0].name]), None),
-            registration("unrelated", json!([]), None),
+            registration("all", &json!([]), Some("all")),
+            registration("first", &json!([self.peers[0].name]), None),
+            registration("unrelated", &json!([]), None),
         ];
         let origin = Origin {
             path: RepoPath::ROOT,
@@ -345,7 +345,7 @@ impl World {
             let leaves = |name: &Value| {
                 let mut states = states.values();
                 states.any(|s| {
-                    s.standing == Standing::Leaving && *name == Value::from(s.peer.as_str())
+                    s.standing == Standing::Leaving && name.as_str() == Some(s.peer.as_str())
                 })
             };
             if let Some(names) = object["spec"]["federatesWith"].as_array_mut() {
