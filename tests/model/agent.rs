@@ -189,9 +189,9 @@ impl World {
             return None;
         }
         let overlay = [
-            registration("all", json!([]), Some("all")),
-            registration("first", json!([self.peers[0].name]), None),
-            registration("unrelated", json!([]), None),
+            registration("all", &json!([]), Some("all")),
+            registration("first", &json!([self.peers[0].name]), None),
+            registration("unrelated", &json!([]), None),
         ];
         let origin = Origin {
             path: RepoPath::ROOT,

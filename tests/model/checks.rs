@@ -1,4 +1,4 @@
-//! What must hold after every step, and once nothing happens any more.
+//! What must hold after every step.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,6 @@ use trustweave::{
         consent::Consent,
         guard::Watermark,
         lifecycle::{Facts, Judgement, PeerState, Phase},
-        objects,
         resolve::federates_with,
     },
     model::{
@@ -40,6 +39,10 @@ const LOST_WITHIN: i64 = 90;
 
 /// What is known of a peer over time.
 #[derive(Clone, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is something that may be so or not, on its own"
+)]
 struct Known {
     /// Revocations in force: the key, by whom, and when.
     revoked: BTreeMap<(KeyId, TrustDomain), i64>,
@@ -90,7 +93,7 @@ impl Checks {
         }
     }
 
-    fn fail(&mut self, now: i64, what: String) {
+    pub(crate) fn fail(&mut self, now: i64, what: String) {
         self.trace(now, format_args!("BROKEN: {what}"));
         self.broken.get_or_insert(what);
     }
@@ -112,6 +115,14 @@ impl Checks {
     pub(crate) fn polled(&mut self, peer: usize, unseen: bool) {
         self.known[peer].unseen = unseen;
         self.known[peer].polled = true;
+    }
+
+    pub(crate) fn was_polled(&self, peer: usize) -> bool {
+        self.known[peer].polled
+    }
+
+    pub(crate) fn was_forgotten(&self, peer: usize) -> bool {
+        self.known[peer].forgotten
     }
 
     fn is_revoked(&self, peer: usize, x5c: &str) -> bool {
@@ -291,7 +302,7 @@ impl World {
     /// What is revoked by what the agent can read, and what it read before.
     fn note_revocations(&mut self, peer: usize) {
         let of = self.peers[peer].name.clone();
-        let own_file = self.last_distrust.clone().flatten();
+        let own_file = self.last_distrust.clone();
         let files = [
             (own(), own_file),
             (of.clone(), self.distrust.get(&of).cloned()),
@@ -425,7 +436,7 @@ impl World {
             let after = federates_with(desired, &peer.name);
             let known = &self.checks.known[index];
             let row = self.spire.rows.get(PEERS[index]);
-            if !before && after && row.is_none_or(BTreeSet::is_empty) && !known.lost {
+            if !before && after && row.is_none_or(Keys::is_empty) && !known.lost {
                 wrong.push(format!(
                     "it names {}, of which SPIRE holds nothing",
                     peer.name
@@ -437,8 +448,8 @@ impl World {
                     .and_then(|state| state.memory.failing_since)
                     .is_some_and(|since| seconds(since) + 30 <= self.now);
                 let drains = state.is_some_and(|state| state.phase >= Phase::Draining);
-                // Nothing remembers what was delivered.
-                let forgotten = state.is_some_and(|state| state.memory.watermark.is_none());
+                // Nothing remembers what was delivered, or that there was such a peer.
+                let forgotten = state.is_none_or(|state| state.memory.watermark.is_none());
                 if !refused && !drains && !forgotten {
                     let phase = state.map(|state| state.phase);
                     wrong.push(format!("{} leaves it, in phase {phase:?}", peer.name));
@@ -448,117 +459,6 @@ impl World {
         if !wrong.is_empty() {
             let what = format!("the registration `{name}` is wrong: {wrong:?}");
             self.checks.fail(self.now, what);
-        }
-    }
-
-    /// Nothing happens any more: everything is as the repository says.
-    pub(crate) fn check_rest(&mut self) {
-        for _ in 0..3 {
-            self.dirty = false;
-            self.pass();
-            self.controller();
-            if self.writes > 0 {
-                self.checks
-                    .fail(self.now, "passes write at rest".to_owned());
-            }
-        }
-        let declarations = self.declarations();
-        let facts = self.facts(&declarations);
-        let decide = |world: &Self| {
-            let states =
-                trustweave::federation::lifecycle::decide(&world.context, world.time(), &facts);
-            let written = states.iter().map(|it| (it.cftd.clone(), it.probe.clone()));
-            (written.collect::<Vec<_>>(), states)
-        };
-        let (written, states) = decide(self);
-        let mut wrong = Vec::new();
-        if decide(self).0 != written {
-            wrong.push("the same facts give other objects".to_owned());
-        }
-        for (facts, state) in facts.iter().zip(&states) {
-            let index = self.index(&facts.peer).unwrap();
-            let row = self.spire.rows.get(PEERS[index]).cloned();
-            let held = row.clone().unwrap_or_default();
-            let peer = &facts.peer;
-            let wanted = matches!(facts.edge, Some(Consent::Given));
-            let standing = self.cftds.get(&index).and_then(live);
-            match (wanted, &state.judgement) {
-                (true, Judgement::Accepted) => {
-                    let revoked = |key: &KeyId| {
-                        trustweave::federation::revocation::is_revoked(&facts.revoked, key)
-                    };
-                    let published = facts.published.as_ref().unwrap();
-                    let filtered = keys::held(&published.bundle.clone().without(revoked));
-                    let all = keys::held(&published.bundle);
-                    let polled = keys::certificates(index, self.peers[index].served);
-                    let cut = standing.is_none_or(|live| live.is_cut());
-                    let polling = !cut && (held == polled || self.checks.known[index].polled);
-                    if held != filtered && !polling {
-                        wrong.push(format!("SPIRE holds other keys of {peer} than published"));
-                    }
-                    if filtered.is_empty() != (state.phase == Phase::Distrusted) {
-                        wrong.push(format!("{peer} is {} with {held:?}", state.phase));
-                    }
-                    if !filtered.is_empty() && state.phase != Phase::Federated {
-                        wrong.push(format!("{peer} is {}", state.phase));
-                    }
-                    if !cut && polled == all && filtered != all && self.is_believed(index) {
-                        wrong.push(format!("{peer} is polled though it serves a revoked key"));
-                    }
-                    let named = federates_with(&self.registrations["all"], peer);
-                    if named != (state.phase == Phase::Federated) {
-                        wrong.push(format!("{peer} is {} and named: {named}", state.phase));
-                    }
-                }
-                (true, _) => {}
-                // What can't be read ends nothing.
-                (false, _) if matches!(facts.edge, Some(Consent::Unknown { .. })) => {}
-                (false, _) => {
-                    if !held.is_empty() && state.watermark().is_some() {
-                        wrong.push(format!("SPIRE holds keys of {peer}, which left"));
-                    }
-                    let over = [Phase::Distrusted, Phase::Gone, Phase::Pending];
-                    if !over.contains(&state.phase) {
-                        wrong.push(format!("{peer}, which left, is {}", state.phase));
-                    }
-                    if self.setting.view && state.phase == Phase::Distrusted {
-                        wrong.push(format!("{peer} is never gone"));
-                    }
-                }
-            }
-        }
-        // Whoever left before leaves nothing either.
-        for (index, peer) in PEERS.iter().enumerate() {
-            let known = facts.iter().any(|facts| facts.peer.as_str() == *peer);
-            let held = self
-                .spire
-                .rows
-                .get(*peer)
-                .is_some_and(|row| !row.is_empty());
-            if !known && held && !self.checks.known[index].forgotten {
-                wrong.push(format!("SPIRE holds keys of {peer}, which nobody knows"));
-            }
-        }
-        for (name, registration) in &self.registrations {
-            let probe = objects::is_probe(registration);
-            let names = registration["spec"]["federatesWith"].as_array();
-            let mut names = names.into_iter().flatten().filter_map(Value::as_str);
-            // What SPIRE lost while the peer published nothing acceptable is nowhere to be had, and the
-            // probe says so.
-            if probe && names.any(|peer| !self.spire.rows.contains_key(peer)) {
-                continue;
-            }
-            let pods = if probe { 1 } else { self.pods };
-            let entries = self.spire.entries.keys();
-            let entries = entries.filter(|(of, _)| of == name).count();
-            if entries != pods as usize {
-                wrong.push(format!(
-                    "{entries} of {pods} pods of `{name}` have an identity"
-                ));
-            }
-        }
-        if !wrong.is_empty() {
-            self.checks.fail(self.now, format!("at rest: {wrong:?}"));
         }
     }
 }

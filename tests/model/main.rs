@@ -10,6 +10,7 @@ mod agent;
 mod checks;
 mod events;
 mod keys;
+mod rest;
 mod spire;
 mod world;
 

@@ -40,6 +40,10 @@ pub(crate) struct Setting {
 }
 
 /// What happens outside the cluster about a peer.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is something that may be so or not, on its own"
+)]
 pub(crate) struct Peer {
     pub(crate) name: TrustDomain,
     pub(crate) edge: bool,
@@ -106,6 +110,10 @@ struct Late {
     uncut: bool,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is something that may be so or not, on its own"
+)]
 pub(crate) struct World {
     pub(crate) setting: Setting,
     pub(crate) context: Context,
@@ -119,7 +127,7 @@ pub(crate) struct World {
     pub(crate) agent_runs: bool,
     pub(crate) crash_after: Option<usize>,
     pub(crate) last_topology: Option<TopologySpec>,
-    pub(crate) last_distrust: Option<Option<DistrustSpec>>,
+    pub(crate) last_distrust: Option<DistrustSpec>,
     pub(crate) looks: BTreeSet<usize>,
     pub(crate) seen: BTreeMap<TrustDomain, Bundle>,
     pub(crate) wake: Option<i64>,
@@ -234,12 +242,11 @@ impl World {
             None => declarations.topology_unknown = true,
         }
         if !self.distrust_unreadable {
-            self.last_distrust = Some(self.distrust.get(&own()).cloned());
+            self.last_distrust = Some(self.distrust.get(&own()).cloned().unwrap_or_default());
         }
         declarations.distrust.remove(&own());
         match &self.last_distrust {
-            Some(Some(file)) => drop(declarations.distrust.insert(own(), file.clone())),
-            Some(None) => {}
+            Some(file) => drop(declarations.distrust.insert(own(), file.clone())),
             None => drop(declarations.distrust_unknown.insert(own())),
         }
         let imports: Vec<_> = self.peers.iter().filter(|peer| peer.import).collect();
@@ -418,7 +425,7 @@ impl World {
     fn legacy(&mut self, peer: usize, on: bool) {
         let key = format!("legacy-{peer}");
         if on {
-            let object = registration(&key, json!([self.peers[peer].name]), None);
+            let object = registration(&key, &json!([self.peers[peer].name]), None);
             self.registrations.insert(key, object);
         } else {
             self.registrations.remove(&key);
@@ -680,7 +687,7 @@ pub(crate) fn seconds(time: Timestamp) -> i64 {
 }
 
 /// A registration, with what its annotation asks for.
-pub(crate) fn registration(name: &str, federates_with: Value, filled: Option<&str>) -> Value {
+pub(crate) fn registration(name: &str, federates_with: &Value, filled: Option<&str>) -> Value {
     let mut object = json!({
         "apiVersion": objects::SPIRE_API_VERSION, "kind": objects::CLUSTER_SPIFFE_ID,
         "metadata": {"name": name},
