@@ -18,6 +18,7 @@ mod faults;
 mod leaving;
 mod made_up;
 mod mesh;
+mod model;
 mod refusals;
 mod repository;
 mod revocation;
