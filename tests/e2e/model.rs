@@ -16,6 +16,8 @@ use std::{
 use serde_json::{Value, json};
 use trustweave_testbed::{Cluster, ClusterSpec, Testbed, wait_until};
 
+use super::rules::{Rule, shows};
+
 use self::{
     keys::{PEERS, bundle},
     spire::{Keys, Spire},
@@ -155,10 +157,10 @@ impl Both<'_> {
             let arguments = ["get", "clusterspiffeid", name, "--output=json"];
             let object = self.cluster.kubectl(&arguments).await?;
             let object: Value = serde_json::from_str(&object)?;
-            let stats = &object["status"]["stats"];
-            anyhow::ensure!(stats.is_object(), "{name} was not looked at yet");
+            let counts = &object["status"]["stats"];
+            anyhow::ensure!(counts.is_object(), "{name} was not looked at yet");
             // The field is left out when it is zero.
-            let failures = stats["entryFailures"].as_u64().unwrap_or(0);
+            let failures = counts["entryFailures"].as_u64().unwrap_or(0);
             state.failures.insert((*name).to_owned(), failures);
         }
         Ok(state)
@@ -192,6 +194,7 @@ impl Both<'_> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_model_does_what_spire_does() {
+    let _shown = shows(&[Rule::Model]);
     let spec = ClusterSpec {
         name: "one".to_owned(),
         trust_domain: "a.test".to_owned(),
