@@ -155,10 +155,10 @@ impl Both<'_> {
             let arguments = ["get", "clusterspiffeid", name, "--output=json"];
             let object = self.cluster.kubectl(&arguments).await?;
             let object: Value = serde_json::from_str(&object)?;
-            let stats = &object["status"]["stats"];
-            anyhow::ensure!(stats.is_object(), "{name} was not looked at yet");
+            let counts = &object["status"]["stats"];
+            anyhow::ensure!(counts.is_object(), "{name} was not looked at yet");
             // The field is left out when it is zero.
-            let failures = stats["entryFailures"].as_u64().unwrap_or(0);
+            let failures = counts["entryFailures"].as_u64().unwrap_or(0);
             state.failures.insert((*name).to_owned(), failures);
         }
         Ok(state)
