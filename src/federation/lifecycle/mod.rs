@@ -322,7 +322,8 @@ impl<'a> Peer<'a> {
 
     /// Whether SPIRE accepts entries that federate with the peer, and that means that it holds `bundle`.
     fn is_proven(&self, bundle: Option<&Bundle>) -> bool {
-        bundle.is_some() && !self.was_buried() && self.facts.probe == Probe::Ready
+        let rooted = bundle.is_some_and(|bundle| !bundle.x509_authorities.is_empty());
+        rooted && !self.was_buried() && self.facts.probe == Probe::Ready
     }
 
     /// Whether no registration that counts names the peer.

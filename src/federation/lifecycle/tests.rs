@@ -492,6 +492,12 @@ fn what_somebody_else_emptied_is_not_taken_for_distrust() {
     world.facts.published = Err(Rejection::NoSigners);
     world.facts.live[0].bundle = Some("{\"keys\": []}".to_owned());
     assert_eq!(world.pass().phase, Phase::Federated);
+    // Nor does it prove that SPIRE holds a key.
+    let standing = world.facts.clone();
+    (world.facts.memory.was_federated, world.facts.probe) = (false, Probe::Ready);
+    world.facts.named.ours.clear();
+    assert_eq!(world.pass().phase, Phase::Seeding);
+    world.facts = standing;
     world.facts.edge = None;
     world.facts.view = View::Roots(vec![b"root".to_vec()]);
     assert_eq!(world.pass().phase, Phase::Draining);
