@@ -28,7 +28,7 @@ use trustweave::{
     },
 };
 use trustweave_testbed::{
-    federation::{Federation, trust_domain},
+    federation::{Federation, PATIENCE, trust_domain},
     measure, ssh_key,
 };
 
@@ -695,10 +695,14 @@ async fn a_watermark_that_is_lowered_in_one_place_counts_as_the_other_has_it() {
     goes_on(&mut federation).await;
 }
 
-/// Watches a registration of the overlay, and sees every state that it is in.
+/// The registration of the overlay that names the peer.
+const REGISTRATION: &str = "frontend-client";
+
+/// Watches the registration, and sees every state that it is in.
 struct Watch {
-    stop: tokio::sync::oneshot::Sender<()>,
     states: tokio::task::JoinHandle<Vec<Value>>,
+    /// What ends it: so it is known to have seen all that came before.
+    end: String,
 }
 
 impl Watch {
@@ -707,37 +711,48 @@ impl Watch {
         let client = federation.testbed.cluster(ONE).unwrap().client();
         let kind = GroupVersionKind::gvk("spire.spiffe.io", "v1alpha1", "ClusterSPIFFEID");
         let api: Api<DynamicObject> = Api::all_with(client, &ApiResource::from_gvk(&kind));
-        let name = "frontend-client";
-        let now = api.get(name).await.unwrap();
+        let now = api.get(REGISTRATION).await.unwrap();
         let version = now.resource_version().unwrap();
         let parameters = WatchParams::default()
-            .fields(&format!("metadata.name={name}"))
+            .fields(&format!("metadata.name={REGISTRATION}"))
             .timeout(290);
-        let (stop, mut stopped) = tokio::sync::oneshot::channel();
         let mut events = api.watch(&parameters, &version).await.unwrap().boxed();
+        let (end, ends) = (format!("after-{version}"), format!("after-{version}"));
         let states = tokio::spawn(async move {
             let mut states = vec![now.data["spec"]["federatesWith"].clone()];
             loop {
-                tokio::select! {
-                    _ = &mut stopped => return states,
-                    event = events.next() => match event.unwrap().unwrap() {
-                        WatchEvent::Added(it) | WatchEvent::Modified(it) => {
-                            states.push(it.data["spec"]["federatesWith"].clone());
+                // A watch that ends too early is no witness.
+                match events.next().await.unwrap().unwrap() {
+                    WatchEvent::Added(it) | WatchEvent::Modified(it) => {
+                        states.push(it.data["spec"]["federatesWith"].clone());
+                        if it.annotations().get("testbed/end") == Some(&ends) {
+                            return states;
                         }
-                        WatchEvent::Deleted(_) => states.push(Value::Null),
-                        _ => {}
-                    },
+                    }
+                    WatchEvent::Deleted(_) => states.push(Value::Null),
+                    _ => {}
                 }
             }
         });
-        Self { stop, states }
+        Self { states, end }
     }
 
     /// Asserts that the registration named the peer all the time.
-    async fn never_lost_the_peer(self, during: &str) {
-        self.stop.send(()).unwrap();
+    async fn never_lost_the_peer(self, federation: &Federation, during: &str) {
+        let one = federation.testbed.cluster(ONE).unwrap();
+        let end = format!("testbed/end={}", self.end);
+        one.kubectl(&[
+            "annotate",
+            "clusterspiffeid",
+            REGISTRATION,
+            "--overwrite",
+            &end,
+        ])
+        .await
+        .unwrap();
+        let states = tokio::time::timeout(PATIENCE, self.states).await;
+        let states = states.unwrap().unwrap();
         let peer = json!([trust_domain(TWO)]);
-        let states = self.states.await.unwrap();
         assert!(states.iter().all(|it| *it == peer), "{during}: {states:?}");
         super::progress(&format!(
             "{during}: {} states, all with the peer",
@@ -754,7 +769,9 @@ async fn neither_restarts_nor_a_failed_batch_take_a_ready_peer_out() {
     federation.agent(ONE).unwrap().kill().unwrap();
     federation.start_agent(ONE).unwrap();
     caught_up(&federation, ONE).await;
-    watch.never_lost_the_peer("an agent that was killed").await;
+    watch
+        .never_lost_the_peer(&federation, "an agent that was killed")
+        .await;
 
     let watch = Watch::begin(&federation).await;
     let spire = &federation.testbed.cluster(ONE).unwrap().spire;
@@ -767,7 +784,7 @@ async fn neither_restarts_nor_a_failed_batch_take_a_ready_peer_out() {
     spire.start_controller_manager().await.unwrap();
     holds_current_keys(&federation, ONE, TWO).await;
     watch
-        .never_lost_the_peer("a controller manager that was restarted")
+        .never_lost_the_peer(&federation, "a controller manager that was restarted")
         .await;
 
     let watch = Watch::begin(&federation).await;
@@ -791,7 +808,9 @@ async fn neither_restarts_nor_a_failed_batch_take_a_ready_peer_out() {
         .await
         .unwrap();
     sync_says(&federation, ONE, "Ready", "InForce").await;
-    watch.never_lost_the_peer("a batch that failed").await;
+    watch
+        .never_lost_the_peer(&federation, "a batch that failed")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -839,7 +858,7 @@ async fn what_the_agents_kinds_remembered_is_remembered_by_the_relationship_too(
         .withstands(&federation, "a replay after the loss of memory", "Rollback")
         .await;
     watch
-        .never_lost_the_peer("the loss of the agent's kinds")
+        .never_lost_the_peer(&federation, "the loss of the agent's kinds")
         .await;
     point(&federation, &branch(TWO), Some(&second)).await;
     goes_on(&mut federation).await;

@@ -16,6 +16,8 @@ use std::{
 use serde_json::{Value, json};
 use trustweave_testbed::{Cluster, ClusterSpec, Testbed, wait_until};
 
+use super::rules::{Rule, shows};
+
 use self::{
     keys::{PEERS, bundle},
     spire::{Keys, Spire},
@@ -192,6 +194,7 @@ impl Both<'_> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_model_does_what_spire_does() {
+    let _shown = shows(&[Rule::Model]);
     let spec = ClusterSpec {
         name: "one".to_owned(),
         trust_domain: "a.test".to_owned(),

@@ -29,6 +29,7 @@ pub(crate) enum Rule {
     Endpoints,
     Empty,
     Attack,
+    Model,
 }
 
 impl Rule {
@@ -72,6 +73,7 @@ impl Rule {
             Self::Attack => {
                 "Who may push moves nothing without a signer key; who has one speaks for one trust domain alone"
             }
+            Self::Model => "The model that peers' lives are checked in does what SPIRE does",
             Self::Empty => "An empty bundle lets no peer in, and takes no identity away",
         }
     }

@@ -448,7 +448,7 @@ impl World {
                     .and_then(|state| state.memory.failing_since)
                     .is_some_and(|since| seconds(since) + 30 <= self.now);
                 let drains = state.is_some_and(|state| state.phase >= Phase::Draining);
-                // Nothing remembers what was delivered.
+                // Nothing remembers what was delivered, or that there was such a peer.
                 let forgotten = state.is_none_or(|state| state.memory.watermark.is_none());
                 if !refused && !drains && !forgotten {
                     let phase = state.map(|state| state.phase);
