@@ -204,13 +204,11 @@ impl Checks {
             .and_then(record)
             .and_then(|record| record.again)
             .is_some_and(|again| seconds(again.at) + REVOKED_WITHIN >= now);
+        let name_of = &world.peers[peer].name;
+        let reported = world.trust_peers.get(name_of);
+        let reported = reported.is_some_and(|(memory, _)| memory.watermark.is_some());
         // If not, somebody took away all that the agent knew.
-        let remembered = cftd.and_then(record).is_some()
-            || world
-                .trust_peers
-                .get(&world.peers[peer].name)
-                .is_some_and(|(memory, _)| memory.watermark.is_some());
-        let reported = world.trust_peers.contains_key(&world.peers[peer].name);
+        let remembered = reported || cftd.and_then(record).is_some();
         let naming: Vec<String> = world
             .registrations
             .iter()
@@ -436,7 +434,9 @@ impl World {
             let after = federates_with(desired, &peer.name);
             let known = &self.checks.known[index];
             let row = self.spire.rows.get(PEERS[index]);
-            if !before && after && row.is_none_or(Keys::is_empty) && !known.lost {
+            // What people wrote into a relationship is taken for what was delivered.
+            let known_row = !known.lost && !known.tampered;
+            if !before && after && row.is_none_or(Keys::is_empty) && known_row {
                 wrong.push(format!(
                     "it names {}, of which SPIRE holds nothing",
                     peer.name

@@ -1,5 +1,7 @@
 //! A peer that is wanted: what it publishes, without the keys that are revoked.
 
+use jiff::SignedDuration;
+
 use super::{
     Action, CONTROLLER_PASS, Judgement, LiveCftd, POLL_IN_FLIGHT, Peer, Stand, Step, View,
     repair_at,
@@ -171,6 +173,15 @@ impl Peer<'_> {
         }
     }
 
+    /// The same, when nothing can be delivered: an endpoint that is not looked at is not trusted.
+    fn cuts_unseen(&self) -> bool {
+        let declaration = self.facts.declaration.as_ref();
+        match declaration.filter(|_| self.is_wanted()) {
+            Some(declaration) => self.cuts(declaration),
+            None => !self.facts.revoked.is_empty(),
+        }
+    }
+
     /// When the same is pushed once more.
     fn repetition(&self, action: Action, changed: bool, cut: bool) -> Option<Again> {
         let standing = self.record.and_then(|record| record.again);
@@ -217,7 +228,12 @@ impl Peer<'_> {
                     watermark,
                     revoked: self.facts.revoked.clone(),
                     trusted_until,
-                    again: revokes.then(|| Again::first(self.now, POLL_IN_FLIGHT)),
+                    // What can be delivered again is pushed at once.
+                    again: Some(if revokes {
+                        Again::first(self.now, POLL_IN_FLIGHT)
+                    } else {
+                        Again::first(self.now, SignedDuration::ZERO)
+                    }),
                 },
                 bundle: revokes.then(|| Bundle::empty().with_refresh_hint(None)),
                 cut: true,
@@ -245,10 +261,16 @@ impl Peer<'_> {
         }
         let revoked = &self.facts.revoked;
         let standing = live.parsed();
+        if standing.is_none() && revoked.is_empty() {
+            return keep(judgement);
+        }
         let mut keys = standing.iter().flat_map(Bundle::keys);
         let (action, watermark) = if self.revokes_more() {
             (Action::Revoke, held.revoking())
-        } else if keys.any(|key| is_revoked(revoked, &key)) || self.is_due() || self.holds_revoked()
+        } else if keys.any(|key| is_revoked(revoked, &key))
+            || self.is_due()
+            || self.holds_revoked()
+            || !live.is_cut() && self.cuts_unseen()
         {
             (Action::Repair, held.again())
         } else {

@@ -310,20 +310,17 @@ impl<'a> Peer<'a> {
         again.is_some_and(|again| again.at <= self.now)
     }
 
-    /// Whether SPIRE was given an empty bundle last: entries that it accepted prove nothing then.
-    fn was_buried(&self) -> bool {
-        self.live.is_some_and(LiveCftd::is_tombstone)
-    }
-
     /// Whether registrations of ours name the peer, or may.
     fn was_federated(&self) -> bool {
         self.facts.memory.was_federated || !self.facts.named.ours.is_empty()
     }
 
-    /// Whether SPIRE accepts entries that federate with the peer, and that means that it holds `bundle`.
-    fn is_proven(&self, bundle: Option<&Bundle>) -> bool {
+    /// Whether SPIRE accepts entries that federate with the peer, and that proves that it holds
+    /// `bundle`: it may hold an empty one until this pass's push, or since its keys were revoked.
+    fn is_proven(&self, step: &Step, bundle: Option<&Bundle>) -> bool {
         let rooted = bundle.is_some_and(|bundle| !bundle.x509_authorities.is_empty());
-        rooted && !self.was_buried() && self.facts.probe == Probe::Ready
+        let given = step.judgement == Judgement::Accepted || self.facts.revoked.is_empty();
+        rooted && given && !step.action.is_push() && self.facts.probe == Probe::Ready
     }
 
     /// Whether no registration that counts names the peer.
@@ -374,7 +371,7 @@ impl<'a> Peer<'a> {
         let failing = !emptied && self.is_wanted() && ours && self.is_failing();
         let failing_since = failing.then(|| facts.memory.failing_since.unwrap_or(now));
         let lost = failing_since.is_some_and(|since| since + LOST_AFTER <= now);
-        let stands = !lost && (self.was_federated() || self.is_proven(bundle.as_ref()));
+        let stands = !lost && (self.was_federated() || self.is_proven(&step, bundle.as_ref()));
         let phase = self.phase(ours, emptied, stands);
         let record = step.stand.as_ref().map(|stand| &stand.record);
         let record = record.or(self.record).filter(|_| !deleted);
@@ -404,7 +401,7 @@ impl<'a> Peer<'a> {
             peer: facts.peer.clone(),
             cftd: step.stand.as_ref().map(|stand| self.object(stand)),
             delete: self.live.map(|live| live.name.clone()).filter(|_| deleted),
-            probe: self.probe(phase, &memory),
+            probe: self.probe(phase, step.action, &memory),
             standing: match phase {
                 Phase::Federated => Standing::Ready,
                 Phase::Draining | Phase::Distrusted | Phase::Gone => Standing::Leaving,
@@ -416,7 +413,7 @@ impl<'a> Peer<'a> {
             issued: self.issued(),
             sequence_fell: self.sequence_fell(&memory),
             named_by_others: facts.named.others.clone(),
-            look_at_endpoint: self.is_active() && ours && !facts.revoked.is_empty(),
+            look_at_endpoint: self.is_wanted() && ours && !facts.revoked.is_empty(),
             wake: wake(now, phase, &memory, record),
             phase,
             judgement: step.judgement,
@@ -448,10 +445,11 @@ impl<'a> Peer<'a> {
 
     /// The probe, while there is something to see. A leaving peer's comes back once nothing else
     /// names the peer, to see that its keys are gone.
-    fn probe(&self, phase: Phase, memory: &Memory) -> Option<Value> {
+    fn probe(&self, phase: Phase, action: Action, memory: &Memory) -> Option<Value> {
         let probed = match phase {
-            // A new one, which nothing was said about yet.
-            Phase::Seeding | Phase::Federated => !self.was_buried(),
+            // What was said before this push proves nothing: a new one is asked.
+            Phase::Seeding => !(action.is_push() && self.facts.probe == Probe::Ready),
+            Phase::Federated => true,
             Phase::Distrusted => !self.is_wanted() && self.facts.view != View::None,
             Phase::Pending | Phase::Draining | Phase::Gone => false,
         };

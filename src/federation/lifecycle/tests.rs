@@ -539,6 +539,12 @@ fn a_deleted_relationship_is_taken_up_though_no_bundle_can_be_delivered() {
     );
     assert_eq!(world.facts.live[0].bundle, None);
     assert_eq!(world.pass().action, Action::Keep);
+    // What can be delivered again is pushed: what SPIRE holds is not known.
+    let mut healed = world.facts.clone();
+    healed.published = Ok(publication(&bundle, 1));
+    let pushed = decide(&context(), world.now, &[healed]).remove(0);
+    assert_eq!(pushed.action, Action::Repair);
+    assert_eq!(url(&pushed), "https://b.example/#0.1.0.2");
     // As is one that SPIRE's controller manager deletes since it is invalid now.
     world.facts = standing.clone();
     world.facts.live[0].bundle = Some("{}".to_owned());
@@ -637,6 +643,35 @@ fn a_revoked_key_is_filtered_at_once_and_the_endpoint_is_cut_until_it_was_seen_c
         (world.keys(), world.url()),
         (3, "https://b.example/#0.2.2.0")
     );
+}
+
+#[test]
+fn an_endpoint_that_serves_a_revoked_key_again_or_is_not_looked_at_is_cut_whatever_is_published() {
+    let (bad, good) = (bundle(), bundle());
+    let all = both(&bad, &good);
+    let mut world = World::federated(&all, 1);
+    world.revoke(&[key(&bad)], "b.test");
+    let revoked = world.pass();
+    world.facts.endpoint = Some(good);
+    world.now = revoked.wake.unwrap();
+    world.pass();
+    assert!(!world.facts.live[0].is_cut());
+    world.facts.published = Err(Rejection::NoSigners);
+    let reconnected = world.facts.clone();
+    assert_eq!(world.pass().action, Action::Keep);
+    world.facts.endpoint = Some(all);
+    assert_eq!(world.pass().action, Action::Repair);
+    assert!(world.facts.live[0].is_cut());
+
+    world.facts = reconnected;
+    world.facts.edge = Some(Consent::Unknown {
+        path: crate::model::repository::topology_path(),
+    });
+    let looked_at = world.pass();
+    assert!(looked_at.look_at_endpoint && !world.facts.live[0].is_cut());
+    world.facts.declaration = None;
+    assert_eq!(world.pass().action, Action::Repair);
+    assert!(world.facts.live[0].is_cut());
 }
 
 #[test]
