@@ -32,9 +32,7 @@ impl DistrustSpec {
             .iter()
             .any(|entry| entry.trust_domain == *of && entry.key == *key && entry.time > time)
     }
-}
 
-impl DistrustSpec {
     /// How this file leaves the key of a trust domain.
     pub fn standing(&self, trust_domain: &TrustDomain, key: &KeyId) -> KeyStanding {
         let latest = |entries: &[Revocation]| {

@@ -265,10 +265,7 @@ impl Revoke {
             clusters: distrust::concerned(&source.declarations, by, trust_domain),
             left: bundle.map(|bundle| left(bundle, &source, by, trust_domain, &spec)),
         };
-        match request.output {
-            Format::Text => output::data(&told.text())?,
-            Format::Json => output::json(&told.json())?,
-        }
+        told.write(request.output)?;
         if !fresh.is_empty() {
             next(&file);
         }
@@ -374,10 +371,7 @@ impl Unrevoke {
             clusters: distrust::concerned(&source.declarations, by, trust_domain),
             left: bundle.map(|bundle| left(bundle, &source, by, trust_domain, &spec)),
         };
-        match request.output {
-            Format::Text => output::data(&told.text())?,
-            Format::Json => output::json(&told.json())?,
-        }
+        told.write(request.output)?;
         next(&file);
         Ok(Answer::Yes)
     }
@@ -414,6 +408,13 @@ struct Told<'a> {
 }
 
 impl Told<'_> {
+    fn write(&self, format: Format) -> anyhow::Result<()> {
+        match format {
+            Format::Text => output::data(&self.text()),
+            Format::Json => output::json(&self.json()),
+        }
+    }
+
     fn revokes(&self) -> bool {
         self.verb == "revokes"
     }

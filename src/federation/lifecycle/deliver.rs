@@ -10,7 +10,7 @@ use crate::{
     federation::{
         guard::{self, MAX_TOTAL_BYTES, Refusal, Verdict, Watermark},
         objects,
-        record::{Again, Record},
+        record::Again,
         revocation::is_revoked,
     },
     model::{
@@ -82,39 +82,27 @@ impl Peer<'_> {
             }
         };
         let again = self.repetition(action, changed, cut);
-        let record = Record {
-            watermark,
-            revoked: revoked.clone(),
-            trusted_until: self.trusted_until(Some(&bundle)),
-            again,
-        };
+        let record = self.record(watermark, Some(&bundle), again);
         let endpoint = Some(&declaration.bundle_endpoint).filter(|_| !cut);
         let url = objects::endpoint_url(&self.facts.peer, endpoint, &record.watermark);
         // The address differs: SPIRE would take the bundle that comes with a changed URL, which its
         // own polling may have overtaken.
-        if action == Action::Keep && self.live.is_some_and(|live| live.url != url) {
-            let (action, bundle) = match self.live {
-                Some(live) if live.is_cut() && !cut && !self.recorded().is_empty() => {
+        let (action, bundle) = match self.live {
+            Some(live) if action == Action::Keep && live.url != url => {
+                if live.is_cut() && !cut && !self.recorded().is_empty() {
                     (Action::Reconnect, Some(bundle))
+                } else {
+                    (Action::Relocate, None)
                 }
-                _ => (Action::Relocate, None),
-            };
-            return Step {
-                action,
-                judgement: Judgement::Accepted,
-                stand: Some(Stand {
-                    record,
-                    bundle,
-                    cut,
-                }),
-            };
-        }
+            }
+            _ => (action, Some(bundle)),
+        };
         Step {
             action,
             judgement: Judgement::Accepted,
             stand: Some(Stand {
                 record,
-                bundle: Some(bundle),
+                bundle,
                 cut,
             }),
         }
@@ -203,15 +191,10 @@ impl Peer<'_> {
     /// Takes a relationship up again that somebody deleted, or made invalid: SPIRE still holds what
     /// it was given. A relationship without a bundle and without an endpoint leaves it that.
     pub(super) fn resume(&self, judgement: Judgement) -> Step {
-        let trusted_until = self.trusted_until(None);
-        let given = trusted_until.is_some_and(|end| end > self.now);
+        let given = self.trusted_until(None).is_some_and(|end| end > self.now);
         let deleted = self.live.is_none_or(|live| self.is_broken(live));
         let Some(held) = self.held.as_ref().filter(|_| given && deleted) else {
-            return Step {
-                action: Action::Keep,
-                judgement,
-                stand: None,
-            };
+            return Step::keep(judgement);
         };
         // What it holds is not known well enough to take single keys from it.
         let revokes = !self.facts.revoked.is_empty();
@@ -220,21 +203,18 @@ impl Peer<'_> {
         } else {
             (Action::Relocate, held.again())
         };
+        // What can be delivered again is pushed at once.
+        let wait = if revokes {
+            POLL_IN_FLIGHT
+        } else {
+            SignedDuration::ZERO
+        };
+        let again = Some(Again::first(self.now, wait));
         Step {
             action,
             judgement,
             stand: Some(Stand {
-                record: Record {
-                    watermark,
-                    revoked: self.facts.revoked.clone(),
-                    trusted_until,
-                    // What can be delivered again is pushed at once.
-                    again: Some(if revokes {
-                        Again::first(self.now, POLL_IN_FLIGHT)
-                    } else {
-                        Again::first(self.now, SignedDuration::ZERO)
-                    }),
-                },
+                record: self.record(watermark, None, again),
                 bundle: revokes.then(|| Bundle::empty().with_refresh_hint(None)),
                 cut: true,
             }),
@@ -248,11 +228,6 @@ impl Peer<'_> {
 
     /// Takes revoked keys from what was delivered, when nothing better can be delivered.
     pub(super) fn retract(&self, judgement: Judgement) -> Step {
-        let keep = |judgement| Step {
-            action: Action::Keep,
-            judgement,
-            stand: None,
-        };
         let (Some(live), Some(record), Some(held)) = (self.live, self.record, &self.held) else {
             return self.resume(judgement);
         };
@@ -262,7 +237,7 @@ impl Peer<'_> {
         let revoked = &self.facts.revoked;
         let standing = live.parsed();
         if standing.is_none() && revoked.is_empty() {
-            return keep(judgement);
+            return Step::keep(judgement);
         }
         let mut keys = standing.iter().flat_map(Bundle::keys);
         let (action, watermark) = if self.revokes_more() {
@@ -274,26 +249,20 @@ impl Peer<'_> {
         {
             (Action::Repair, held.again())
         } else {
-            return keep(judgement);
+            return Step::keep(judgement);
         };
         // What SPIRE holds is unknown if the object has no bundle: then nothing of it is trusted.
         let bundle = standing.clone().unwrap_or_else(Bundle::empty);
         let bundle = bundle.without(|key| is_revoked(revoked, key));
+        let again = match record.again {
+            Some(again) if action == Action::Repair => again.next(self.now, POLL_IN_FLIGHT),
+            _ => Again::first(self.now, POLL_IN_FLIGHT),
+        };
         Step {
             action,
             judgement,
             stand: Some(Stand {
-                record: Record {
-                    watermark,
-                    revoked: revoked.clone(),
-                    trusted_until: self.trusted_until(Some(&bundle)),
-                    again: match record.again {
-                        Some(again) if action == Action::Repair => {
-                            Some(again.next(self.now, POLL_IN_FLIGHT))
-                        }
-                        _ => Some(Again::first(self.now, POLL_IN_FLIGHT)),
-                    },
-                },
+                record: self.record(watermark, Some(&bundle), Some(again)),
                 bundle: Some(bundle.with_refresh_hint(None)),
                 cut: true,
             }),

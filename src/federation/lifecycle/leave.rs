@@ -48,11 +48,7 @@ impl Peer<'_> {
                 let next = again.next(self.now, POLL_IN_FLIGHT);
                 self.tombstone(record, Action::Repair, next)
             }
-            Some(_) => Step {
-                action: Action::Keep,
-                judgement: Judgement::NotLookedAt,
-                stand: None,
-            },
+            Some(_) => Step::keep(Judgement::NotLookedAt),
             None => {
                 let first = Again::first(self.now, CONTROLLER_PASS);
                 self.tombstone(record, Action::Repair, first)
@@ -66,12 +62,7 @@ impl Peer<'_> {
             action,
             judgement: Judgement::NotLookedAt,
             stand: Some(Stand {
-                record: Record {
-                    watermark: held.again(),
-                    revoked: self.facts.revoked.clone(),
-                    trusted_until: self.trusted_until(None),
-                    again: Some(again),
-                },
+                record: self.record(held.again(), None, Some(again)),
                 bundle: Some(Bundle::empty().with_refresh_hint(None)),
                 cut: true,
             }),

@@ -15,7 +15,7 @@ use super::{
     consent::Consent,
     guard::{Refusal, Watermark},
     objects::{self, Context},
-    record::Record,
+    record::{Again, Record},
     resolve::Standing,
     revocation::Revoked,
 };
@@ -249,6 +249,17 @@ struct Step {
     stand: Option<Stand>,
 }
 
+impl Step {
+    /// Leaves what there is.
+    fn keep(judgement: Judgement) -> Self {
+        Self {
+            action: Action::Keep,
+            judgement,
+            stand: None,
+        }
+    }
+}
+
 /// A relationship as it should be.
 #[derive(Debug)]
 struct Stand {
@@ -341,6 +352,21 @@ impl<'a> Peer<'a> {
             .and_then(Bundle::latest_expiry)
             .max(self.record.and_then(|record| record.trusted_until))
             .max(self.facts.memory.trusted_until)
+    }
+
+    /// What a relationship should remember once `bundle` is delivered.
+    fn record(
+        &self,
+        watermark: Watermark,
+        bundle: Option<&Bundle>,
+        again: Option<Again>,
+    ) -> Record {
+        Record {
+            watermark,
+            revoked: self.facts.revoked.clone(),
+            trusted_until: self.trusted_until(bundle),
+            again,
+        }
     }
 
     fn decide(self, total: usize) -> PeerState {
