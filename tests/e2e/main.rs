@@ -95,6 +95,17 @@ async fn holds_current_keys(federation: &Federation, cluster: &str, peer: &str) 
         .unwrap();
 }
 
+/// Waits until a commit of main is what a cluster goes by.
+async fn in_force(federation: &Federation, cluster: &str, commit: &str) {
+    federation
+        .until(&format!("{commit} in force in {cluster}"), async || {
+            let status = federation.status(cluster, "gitsync", "trustweave").await?;
+            Ok((status["revision"] == commit).then_some(()))
+        })
+        .await
+        .unwrap();
+}
+
 /// The live `ClusterFederatedTrustDomain` of a peer.
 async fn relationship(federation: &Federation, cluster: &str, peer: &str) -> Value {
     let name = trustweave_testbed::federation::trust_domain(peer);

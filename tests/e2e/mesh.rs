@@ -14,7 +14,7 @@ use trustweave_testbed::{
 };
 
 use super::{
-    ONE, TWO, condition, federated, holds_current_keys,
+    ONE, TWO, condition, federated, holds_current_keys, in_force,
     made_up::Publisher,
     plan,
     rules::{Rule, shows},
@@ -31,17 +31,6 @@ async fn trusted(federation: &Federation, cluster: &str) -> BTreeSet<String> {
 
 fn trust_domains(clusters: &[&str]) -> BTreeSet<String> {
     clusters.iter().map(|name| trust_domain(name)).collect()
-}
-
-/// Waits until a cluster's agent has acted on a commit.
-async fn in_force(federation: &Federation, cluster: &str, commit: &str) {
-    federation
-        .until(&format!("{commit} in force in {cluster}"), async || {
-            let status = federation.status(cluster, "gitsync", "trustweave").await?;
-            Ok((status["revision"] == commit).then_some(()))
-        })
-        .await
-        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,7 @@ use trustweave::{git::SigningKey, model::attestation};
 use trustweave_testbed::federation::{Federation, trust_domain};
 
 use super::{
-    ONE, TWO, condition, federated, holds_current_keys, plan, progress,
+    ONE, TWO, condition, federated, holds_current_keys, in_force, plan, progress,
     rules::{Rule, shows},
 };
 
@@ -20,17 +20,6 @@ async fn reported(federation: &Federation, cluster: &str) -> String {
         })
         .await
         .unwrap()
-}
-
-/// Waits until a cluster's agent has a commit in force.
-async fn in_force(federation: &Federation, cluster: &str, commit: &str) {
-    federation
-        .until("the commit to be in force", async || {
-            let status = federation.status(cluster, "gitsync", "trustweave").await?;
-            Ok((status["revision"] == commit).then_some(()))
-        })
-        .await
-        .unwrap();
 }
 
 /// Declares these signers for a cluster's trust domain.
