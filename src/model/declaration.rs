@@ -96,9 +96,44 @@ pub struct Spire {
     pub namespace: String,
     /// The `className` that its controller manager reconciles.
     pub class_name: String,
+    /// Its server's objects, where they are not called as all distributions call them.
+    #[serde(default, skip_serializing_if = "Server::is_default")]
+    pub server: Server,
     /// Where the trust domain's own bundle is read.
     #[serde(default)]
     pub bundle_source: BundleSource,
+}
+
+/// What the objects of the SPIRE server are called, in SPIRE's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Server {
+    /// The `StatefulSet`.
+    pub stateful_set: String,
+    /// The container of the server in it.
+    pub container: String,
+    /// The `ConfigMap` with the server's configuration.
+    pub config_map: String,
+    /// The key in it.
+    pub config_key: String,
+}
+
+impl Server {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for Server {
+    /// As the Helm charts with the release `spire` and the zero trust workload identity manager have it.
+    fn default() -> Self {
+        Self {
+            stateful_set: "spire-server".to_owned(),
+            container: "spire-server".to_owned(),
+            config_map: "spire-server".to_owned(),
+            config_key: "server.conf".to_owned(),
+        }
+    }
 }
 
 /// Who installed SPIRE, and so who owns its objects.
