@@ -35,6 +35,9 @@ const INTERVAL: Duration = Duration::from_secs(15);
 /// the others only so long.
 const AT_ONCE: usize = 16;
 
+/// After so many failures in a row what was seen is forgotten: it no longer tells what is served.
+const FORGOTTEN_AFTER: u32 = 4;
+
 /// Looks at the endpoints that the sync loop asks for.
 pub(super) async fn look(shared: Arc<Shared>) -> anyhow::Result<()> {
     let wanted = shared.endpoints_wanted.subscribe();
@@ -49,6 +52,8 @@ struct Looked {
     endpoint: Endpoint,
     /// The last failure that was told.
     failure: Option<String>,
+    /// How many looks have failed since the last that did not.
+    failures: u32,
     /// Ends the look under way, or the wait for the next.
     next: AbortHandle,
 }
@@ -102,7 +107,7 @@ async fn follow<F: Future<Output = Result<Bundle, endpoint::Error>>>(
                     if let Entry::Vacant(vacant) = peers.entry(peer) {
                         let (next, future) = look(vacant.key().clone(), endpoint.clone(), None);
                         looks.push(future);
-                        vacant.insert(Looked { endpoint, failure: None, next });
+                        vacant.insert(Looked { endpoint, failure: None, failures: 0, next });
                     }
                 }
             }
@@ -130,6 +135,7 @@ fn record(
     let url = &looked.endpoint.url;
     match found {
         Ok(bundle) => {
+            looked.failures = 0;
             if looked.failure.take().is_some() {
                 tracing::info!(%peer, url, "the peer's bundle endpoint can be read again");
             }
@@ -142,6 +148,10 @@ fn record(
             });
         }
         Err(error) => {
+            looked.failures = looked.failures.saturating_add(1);
+            if looked.failures == FORGOTTEN_AFTER {
+                seen.send_if_modified(|seen| seen.remove(peer).is_some());
+            }
             let text = error.to_string();
             if looked.failure.as_ref() == Some(&text) {
                 tracing::debug!(%peer, url, error = text, "the peer's bundle endpoint still can't be read");
@@ -241,6 +251,25 @@ mod tests {
         })
         .await;
         assert_eq!(*states.borrow(), [first, second]);
+    }
+
+    #[tokio::test]
+    async fn what_was_seen_long_ago_is_forgotten() {
+        let looks = RefCell::new(0);
+        let serve = |_: &str| {
+            *looks.borrow_mut() += 1;
+            Some(match *looks.borrow() {
+                1 => Ok(sample("a.test")),
+                _ => Err(endpoint::Error::TooLarge),
+            })
+        };
+        beside(Duration::from_millis(1), serve, async |ask, mut seen| {
+            ask.send_replace(Wanted::from([(peer("a.test"), endpoint("gone"))]));
+            seen.wait_for(|seen| !seen.is_empty()).await.unwrap();
+            seen.wait_for(Seen::is_empty).await.unwrap();
+        })
+        .await;
+        assert!(*looks.borrow() > FORGOTTEN_AFTER);
     }
 
     #[tokio::test]

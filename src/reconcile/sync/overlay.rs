@@ -121,8 +121,9 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         Ok(())
     }
 
-    /// Takes peers that leave out of registrations of ours that the overlay does not say anything
-    /// about at the moment: a broken file must not keep withdrawn trust alive.
+    /// Takes peers that leave, and those whose bundle SPIRE lost, out of registrations of ours that
+    /// the overlay does not say anything about at the moment: a broken file must neither keep
+    /// withdrawn trust alive nor new pods without an identity.
     pub(super) async fn detach(
         &mut self,
         states: &[PeerState],
@@ -130,10 +131,10 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         live: &Live,
         writes: &mut Writes,
     ) {
-        let leaving = states
+        let unready = states
             .iter()
-            .filter(|state| state.standing == Standing::Leaving);
-        let leaving: BTreeSet<&str> = leaving.map(|state| state.peer.as_str()).collect();
+            .filter(|state| state.standing != Standing::Ready);
+        let unready: BTreeSet<&str> = unready.map(|state| state.peer.as_str()).collect();
         let declared: BTreeSet<ObjectKey> = manifests.iter().map(|it| it.reference.key()).collect();
         let mut steps = Vec::new();
         for object in live.registrations.iter().filter(|it| is_member(it)) {
@@ -141,7 +142,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                 continue;
             };
             let names = object["spec"]["federatesWith"].as_array();
-            let leaves = |name: &Value| name.as_str().is_some_and(|it| leaving.contains(it));
+            let leaves = |name: &Value| name.as_str().is_some_and(|it| unready.contains(it));
             if declared.contains(&reference.key()) || !names.is_some_and(|it| it.iter().any(leaves))
             {
                 continue;
