@@ -38,9 +38,12 @@ pub struct Config {
     /// The key that signs bundles and commits. Without it the agent does not publish.
     #[serde(default)]
     pub signing: Option<Signing>,
-    /// Where bundles are published.
+    /// Where bundles are published, and as whom.
     #[serde(default)]
     pub publish: Publish,
+    /// Which of several agents of the cluster writes.
+    #[serde(default)]
+    pub leader_election: LeaderElection,
     /// The pods by which probes see whether SPIRE holds a peer's bundle: the agent's own.
     #[serde(default)]
     pub probe: Probe,
@@ -82,15 +85,50 @@ pub struct BasicAuth {
 }
 
 /// How the cluster's API is reached.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Kubernetes {
     /// A kubeconfig file; without it the pod's service account, else the user's default.
-    #[serde(default)]
     pub kubeconfig: Option<PathBuf>,
     /// The context in it.
-    #[serde(default)]
     pub context: Option<String>,
+    /// The `ServiceAccount`, in the agent's namespace, that the overlay's objects are applied as.
+    /// There is no way to apply them with the agent's own rights.
+    pub sync_service_account: String,
+}
+
+impl Default for Kubernetes {
+    /// As `deploy/` has it.
+    fn default() -> Self {
+        Self {
+            kubeconfig: None,
+            context: None,
+            sync_service_account: "trustweave-sync".to_owned(),
+        }
+    }
+}
+
+/// Which of several agents of the cluster writes: who holds a `Lease`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LeaderElection {
+    /// Without it: if the agent was given a name of its own (`--name`), as in a pod of `deploy/`.
+    pub enabled: Option<bool>,
+    /// The `Lease`.
+    pub lease_name: String,
+    /// Its namespace; without it the agent's own.
+    pub namespace: Option<String>,
+}
+
+impl Default for LeaderElection {
+    /// As `deploy/` has it.
+    fn default() -> Self {
+        Self {
+            enabled: None,
+            lease_name: "trustweave".to_owned(),
+            namespace: None,
+        }
+    }
 }
 
 /// The key that signs: exactly one of the two, which [`parse`] sees to.
@@ -119,13 +157,16 @@ pub struct SigningSecret {
     pub key: String,
 }
 
-/// Where bundles are published.
+/// Where bundles are published, and as whom.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Publish {
     /// The trust domain's own branch, or its directory on the reviewed branch.
     #[serde(default)]
     pub branch: PublishBranch,
+    /// For pushes; without it, `git.basicAuth`.
+    #[serde(default)]
+    pub basic_auth: Option<BasicAuth>,
 }
 
 /// Where bundles are published.
@@ -211,6 +252,11 @@ pub fn parse(name: &str, text: &str) -> Result<Config, Diagnostic> {
             .at(document.position_of(pointer)));
         }
     }
+    if config.kubernetes.sync_service_account.is_empty() {
+        let message = "`syncServiceAccount` names nobody: leave it out for `trustweave-sync`";
+        return Err(Diagnostic::error(Code::InvalidValue, &path, message)
+            .at(document.position_of("/kubernetes/syncServiceAccount")));
+    }
     let both = match config.signing.as_ref().map(|s| (&s.key_file, &s.secret)) {
         Some((None, None)) => Some("`signing` names no key: set `keyFile` or `secret`"),
         Some((Some(_), Some(_))) => {
@@ -229,15 +275,28 @@ pub fn parse(name: &str, text: &str) -> Result<Config, Diagnostic> {
 mod tests {
     use super::*;
 
-    fn signing(text: &str) -> Result<Signing, String> {
+    fn with(line: &str) -> Result<Config, String> {
         let text = format!(
             "apiVersion: trustweave.dev/v1alpha1\nkind: AgentConfig\ncluster: a\n\
              trustDomain: a.test\ngit: {{url: 'https://git.example/r', stateDir: /tmp}}\n\
-             signing: {text}\n"
+             {line}\n"
         );
-        parse("config.yaml", &text)
-            .map(|config| config.signing.unwrap())
-            .map_err(|diagnostic| diagnostic.to_string())
+        parse("config.yaml", &text).map_err(|diagnostic| diagnostic.to_string())
+    }
+
+    fn signing(text: &str) -> Result<Signing, String> {
+        with(&format!("signing: {text}")).map(|config| config.signing.unwrap())
+    }
+
+    #[test]
+    fn overlays_are_never_applied_with_the_agents_own_rights() {
+        for unsaid in ["", "kubernetes: {}", "kubernetes: {context: x}"] {
+            let account = with(unsaid).unwrap().kubernetes.sync_service_account;
+            assert_eq!(account, "trustweave-sync");
+        }
+        let nobody = with("kubernetes: {syncServiceAccount: ''}").unwrap_err();
+        assert!(nobody.contains("config.yaml:6:34"), "{nobody}");
+        assert!(nobody.contains("names nobody"), "{nobody}");
     }
 
     #[test]

@@ -13,12 +13,17 @@ use axum::{
 use tokio::{net::TcpListener, sync::watch};
 
 use super::telemetry::Metrics;
+use crate::{cluster::lease::Leadership, git::Heads};
 
 /// What the endpoints tell.
 #[derive(Clone)]
 pub struct Served {
-    /// Why the agent is not ready; `None` once it is.
+    /// Why the agent that leads is not ready; `None` once it is.
     pub not_ready: watch::Receiver<Option<String>>,
+    /// Whether it leads.
+    pub leadership: watch::Receiver<Leadership>,
+    /// What was seen of the repository.
+    pub heads: watch::Receiver<Option<Heads>>,
     /// The metrics.
     pub metrics: Metrics,
 }
@@ -41,9 +46,24 @@ pub async fn serve(
 }
 
 async fn readyz(State(served): State<Arc<Served>>) -> impl IntoResponse {
-    match &*served.not_ready.borrow() {
-        None => (StatusCode::OK, "ok\n".to_owned()),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    match served.readiness() {
+        Ok(word) => (StatusCode::OK, format!("{word}\n")),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}
+
+impl Served {
+    /// Why the agent is not ready, or as what it is: who stands by is ready once it could take over.
+    fn readiness(&self) -> Result<String, String> {
+        let not_ready = self.not_ready.borrow().clone();
+        match &*self.leadership.borrow() {
+            Leadership::Leader => not_ready.map_or_else(|| Ok("ok".to_owned()), Err),
+            Leadership::Unknown { reason } => Err(reason.clone()),
+            Leadership::Standby { holder } => match (&*self.heads.borrow(), not_ready) {
+                (None, Some(reason)) => Err(reason),
+                _ => Ok(format!("standby: {holder} holds the Lease")),
+            },
+        }
     }
 }
 

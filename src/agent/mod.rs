@@ -7,6 +7,7 @@
 pub mod config;
 mod endpoints;
 pub mod http;
+mod leadership;
 mod poll;
 mod publish;
 pub mod reload;
@@ -26,10 +27,13 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    config::Config, poll::poll, publish::publish_own, synchronise::synchronise, telemetry::Metrics,
+    config::Config, leadership::Election, poll::poll, publish::publish_own, synchronise::synchronise, telemetry::Metrics,
 };
 use crate::{
-    cluster::KubeCluster,
+    cluster::{
+        KubeCluster,
+        lease::{Fence, Leadership},
+    },
     git::{self, Heads, Mirror, Settings, SigningKey},
     model::declaration::TrustDomainSpec,
     reconcile::sync::PublishReport,
@@ -40,7 +44,12 @@ use crate::{
 struct Shared {
     config: Config,
     mirror: Arc<Mirror>,
+    /// The cluster, with the agent's own rights.
     cluster: Arc<KubeCluster>,
+    /// The cluster, as who applies overlays.
+    overlays: Arc<KubeCluster>,
+    leadership: watch::Sender<Leadership>,
+    fence: Fence,
     key: Option<SigningKey>,
     metrics: Metrics,
     heads: watch::Sender<Option<Heads>>,
@@ -65,9 +74,11 @@ pub enum End {
     NewKey,
 }
 
-/// Runs until `shutdown` completes, the Secret with the signing key changes, or a task fails.
+/// Runs until `shutdown` completes, the Secret with the signing key changes, or a task fails. `name`
+/// is what no other agent of the cluster is called.
 pub async fn run(
     config: Config,
+    name: Option<&str>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<End> {
     let listener = TcpListener::bind(config.listen)
@@ -77,17 +88,22 @@ pub async fn run(
         url: config.git.url.clone(),
         branch: config.git.branch.clone(),
         directory: config.git.state_dir.join("mirror.git"),
-        auth: config.git.basic_auth.as_ref().map(|auth| git::BasicAuth {
-            username: auth.username.clone(),
-            token_file: auth.token_file.clone(),
-        }),
+        auth: config.git.basic_auth.as_ref().map(credentials),
+        push_auth: config.publish.basic_auth.as_ref().map(credentials),
     })?;
     let kubernetes = config.kubernetes.clone();
     let cluster = KubeCluster::connect(kubernetes.kubeconfig, kubernetes.context).await?;
+    let mut election = Election::new(&config, name, &cluster);
+    let cluster = cluster.behind(election.fence.clone());
+    let overlays = cluster.impersonating(&kubernetes.sync_service_account)?;
+    let candidate = election.candidate();
     let signing::Signer { key, secret } = signing::load(&config, &cluster).await?;
     let shared = Arc::new(Shared {
         mirror: Arc::new(mirror),
         cluster: Arc::new(cluster),
+        overlays: Arc::new(overlays),
+        leadership: election.leadership,
+        fence: election.fence,
         key,
         metrics: Metrics::default(),
         heads: watch::channel(None).0,
@@ -114,6 +130,8 @@ pub async fn run(
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let served = http::Served {
         not_ready: shared.not_ready.subscribe(),
+        leadership: shared.leadership.subscribe(),
+        heads: shared.heads.subscribe(),
         metrics: shared.metrics.clone(),
     };
     tasks.spawn(http::serve(
@@ -135,6 +153,10 @@ pub async fn run(
         });
     }
 
+    // Apart from the others: the Lease is held until all passes have ended.
+    let leave = CancellationToken::new();
+    let mut elector = tokio::spawn(leadership::elect(shared.clone(), candidate, leave.clone()));
+
     tokio::pin!(shutdown);
     let result = tokio::select! {
         () = &mut shutdown => {
@@ -147,11 +169,24 @@ pub async fn run(
             Some(Ok(Err(error))) => Err(error),
             Some(Err(error)) => Err(error).context("a task panicked"),
         },
+        _ = &mut elector => Err(anyhow::anyhow!("the election ended unasked")),
     };
     shared.stop.cancel();
     while tasks.join_next().await.is_some() {}
+    leave.cancel();
+    if !elector.is_finished() {
+        elector.await.context("the election panicked")??;
+    }
     tracing::info!("the agent has stopped");
     result
+}
+
+/// Credentials as git takes them.
+fn credentials(auth: &config::BasicAuth) -> git::BasicAuth {
+    git::BasicAuth {
+        username: auth.username.clone(),
+        token_file: auth.token_file.clone(),
+    }
 }
 
 /// The one place of the agent that reads the clock.

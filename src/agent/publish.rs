@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Shared, config::PublishBranch, now, random, telemetry::PassLabels};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Shared, config::PublishBranch, leadership::terms, now, random, telemetry::PassLabels,
+};
 use crate::{
     cluster::{
         Cluster, KubeCluster,
@@ -37,16 +41,26 @@ fn source(cluster: &KubeCluster, declaration: &TrustDomainSpec) -> Source {
     }
 }
 
-/// Publishes the own bundle when it, or what stands in git, changed.
+/// Publishes the own bundle when it, or what stands in git, changed, as long as this agent leads.
 pub(super) async fn publish_own(shared: Arc<Shared>) -> anyhow::Result<()> {
-    let stop = shared.stop.clone();
+    terms(&shared, |shared, over| async move {
+        lead(&shared, &over).await;
+        // Another agent may publish from now on.
+        shared.report.send_replace(None);
+        Ok(())
+    })
+    .await
+}
+
+/// Makes passes until the term is over.
+async fn lead(shared: &Arc<Shared>, over: &CancellationToken) {
     let Some(key) = shared.key.clone() else {
         shared.report.send_replace(Some(PublishReport {
             published: None,
             failure: Some("the agent has no signing key: it does not publish".to_owned()),
         }));
-        stop.cancelled().await;
-        return Ok(());
+        over.cancelled().await;
+        return;
     };
     let config = &shared.config;
     let target = match config.publish.branch {
@@ -80,12 +94,13 @@ pub(super) async fn publish_own(shared: Arc<Shared>) -> anyhow::Result<()> {
                         trust_domain: config.trust_domain.clone(),
                         target: target.clone(),
                         email_domain: EMAIL_DOMAIN,
+                        fence: shared.fence.clone(),
                     });
                 }
                 if epoch.replace(declaration.epoch) != Some(declaration.epoch) {
                     last = Serial(0);
                 }
-                last = last.max(remembered_serial(&shared, declaration).await?);
+                last = last.max(remembered_serial(shared, declaration).await?);
                 let Some(publisher) = &publisher else {
                     anyhow::bail!("the cluster has no UID");
                 };
@@ -101,7 +116,7 @@ pub(super) async fn publish_own(shared: Arc<Shared>) -> anyhow::Result<()> {
                 .await?;
                 Ok(outcome)
             };
-            retry = finish_publish(&shared, trigger, pass.await, &mut last)
+            retry = finish_publish(shared, trigger, pass.await, &mut last)
                 .then(|| backoff.after_failure(random()));
             if retry.is_none() {
                 backoff.reset();
@@ -116,7 +131,7 @@ pub(super) async fn publish_own(shared: Arc<Shared>) -> anyhow::Result<()> {
                 }
             };
             break tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = over.cancelled() => return,
                 () = changed => Trigger::Bundle,
                 Ok(()) = own.changed() => Trigger::OtherLoop,
                 Ok(()) = heads.changed() => {

@@ -1,14 +1,18 @@
 //! The loop from git to the cluster: when passes are made, and what is told of them.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    Shared, now, random,
+    Shared,
+    leadership::terms,
+    now, random,
     telemetry::{Metrics, PassLabels, PeerLabels, PhaseLabels, RejectionLabels, WriteLabels},
 };
 use crate::{
@@ -21,8 +25,24 @@ use crate::{
     },
 };
 
-/// Makes sync passes when something changed.
+/// Makes sync passes when something changed, as long as this agent leads.
 pub(super) async fn synchronise(shared: Arc<Shared>) -> anyhow::Result<()> {
+    terms(&shared, |shared, over| async move {
+        lead(&shared, &over).await;
+        for cluster in [&shared.cluster, &shared.overlays] {
+            cluster.watch(&BTreeSet::new());
+        }
+        shared.endpoints_wanted.send_replace(BTreeMap::new());
+        // What another agent does from now on is not known here.
+        shared.own.send_replace(None);
+        shared.metrics.clear_peers();
+        Ok(())
+    })
+    .await
+}
+
+/// Makes passes until the term is over.
+async fn lead(shared: &Arc<Shared>, over: &CancellationToken) {
     let config = &shared.config;
     let identity = Identity {
         cluster: config.cluster.clone(),
@@ -33,8 +53,15 @@ pub(super) async fn synchronise(shared: Arc<Shared>) -> anyhow::Result<()> {
         },
         signer: shared.key.as_ref().map(SigningKey::public_key),
     };
-    let mut sync = Sync::new(shared.mirror.clone(), shared.cluster.clone(), identity);
+    let mut sync = Sync::new(
+        shared.mirror.clone(),
+        shared.cluster.clone(),
+        shared.overlays.clone(),
+        identity,
+    );
     let mut heads = shared.heads.subscribe();
+    // Who stood by knows them already.
+    heads.mark_changed();
     let mut view = shared.view.subscribe();
     let mut report = shared.report.subscribe();
     let mut fetch_failure = shared.fetch_failure.subscribe();
@@ -47,9 +74,10 @@ pub(super) async fn synchronise(shared: Arc<Shared>) -> anyhow::Result<()> {
         let quiet = retry.unwrap_or_else(|| jittered(INTERVAL, INTERVAL / 10, random()));
         let quiet = wake.map_or(quiet, |at| quiet.min(until(at)));
         let trigger = tokio::select! {
-            () = shared.stop.cancelled() => return Ok(()),
+            () = over.cancelled() => return,
             Ok(()) = heads.changed() => if first { Trigger::Start } else { Trigger::Git },
             () = shared.cluster.changed(), if !first => Trigger::Cluster,
+            () = shared.overlays.changed(), if !first => Trigger::Cluster,
             Ok(()) = view.changed(), if !first => Trigger::Workload,
             Ok(()) = endpoints.changed(), if !first => Trigger::Endpoint,
             Ok(()) = report.changed(), if !first => Trigger::OtherLoop,
@@ -96,7 +124,7 @@ pub(super) async fn synchronise(shared: Arc<Shared>) -> anyhow::Result<()> {
             });
         }
         retry =
-            finish_pass(&shared, trigger, &outcome, took).then(|| backoff.after_failure(random()));
+            finish_pass(shared, trigger, &outcome, took).then(|| backoff.after_failure(random()));
         if retry.is_none() {
             backoff.reset();
         }

@@ -79,6 +79,8 @@ pub struct WriteLabels {
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
+    /// 1 while this agent writes: while it holds the Lease, if there is leader election.
+    pub leader: Gauge,
     /// Passes, by loop and result.
     pub passes: Family<PassLabels, Counter>,
     /// How long a sync pass took, in seconds.
@@ -112,6 +114,7 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("trustweave");
+        let leader = registered(&mut registry, "leader", "1 while this agent writes");
         let passes = Family::default();
         registry.register("passes", "Passes of the agent's loops", passes.clone());
         let sync_duration = Histogram::new([0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
@@ -180,6 +183,7 @@ impl Default for Metrics {
         );
         Self {
             registry: Arc::new(registry),
+            leader,
             passes,
             sync_duration,
             writes,

@@ -40,6 +40,11 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", env = "TRUSTWEAVE_CONFIG")]
     config: PathBuf,
 
+    /// What no other agent of the cluster is called; with it, the agent writes only while it holds
+    /// the Lease
+    #[arg(long, value_name = "NAME", env = "TRUSTWEAVE_NAME")]
+    name: Option<String>,
+
     /// What is logged: directives such as `info,trustweave=debug`
     #[arg(
         long,
@@ -69,7 +74,11 @@ impl Arguments {
             loop {
                 let mut watch = reload::Watch::new(&self.config, &config)?;
                 let stop = CancellationToken::new();
-                let agent = agent::run(config.clone(), stop.clone().cancelled_owned());
+                let agent = agent::run(
+                    config.clone(),
+                    self.name.as_deref(),
+                    stop.clone().cancelled_owned(),
+                );
                 tokio::pin!(agent);
                 let again = tokio::select! {
                     result = &mut agent => {

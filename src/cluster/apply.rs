@@ -59,6 +59,17 @@ fn conflict(reference: &ObjectRef, status: &Status) -> Option<Error> {
 }
 
 impl KubeCluster {
+    /// Runs a request under the deadline, as the identity.
+    async fn ask<T>(
+        &self,
+        verb: &'static str,
+        what: String,
+        request: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, Error> {
+        let answer = within(verb, what, request).await;
+        answer.map_err(|error| self.attributed(error))
+    }
+
     async fn patch(
         &self,
         object: &Value,
@@ -67,14 +78,17 @@ impl KubeCluster {
     ) -> Result<Value, Error> {
         let reference = reference_of(object)?;
         let api = self.api_of(&reference).await?;
+        if !parameters.dry_run {
+            self.fence.check()?;
+        }
         let patch = Patch::Apply(object);
         let what = reference.to_string();
         let patched = if status {
             let request = api.patch_status(&reference.name, &parameters, &patch);
-            within("apply the status of", what, request).await
+            self.ask("apply the status of", what, request).await
         } else {
             let request = api.patch(&reference.name, &parameters, &patch);
-            within("apply", what, request).await
+            self.ask("apply", what, request).await
         };
         match patched {
             Ok(applied) => Ok(to_value(&applied, &reference.gvk)),
@@ -127,7 +141,7 @@ impl Cluster for KubeCluster {
     async fn get(&self, reference: &ObjectRef) -> Result<Option<Value>, Error> {
         let api = self.api_of(reference).await?;
         let request = api.get_opt(&reference.name);
-        let found = within("get", reference.to_string(), request).await?;
+        let found = self.ask("get", reference.to_string(), request).await?;
         Ok(found.map(|object| to_value(&object, &reference.gvk)))
     }
 
@@ -141,7 +155,7 @@ impl Cluster for KubeCluster {
         let mut objects = Vec::new();
         loop {
             let request = api.list(&parameters);
-            let page = match within("list", gvk.group_kind(), request).await {
+            let page = match self.ask("list", gvk.group_kind(), request).await {
                 Ok(page) => page,
                 Err(error) => {
                     if error.is_not_found() {
@@ -181,13 +195,14 @@ impl Cluster for KubeCluster {
     async fn delete(&self, live: &Value) -> Result<(), Error> {
         let reference = reference_of(live)?;
         let api = self.api_of(&reference).await?;
+        self.fence.check()?;
         let uid = live["metadata"]["uid"].as_str().map(str::to_owned);
         let parameters = DeleteParams::background().preconditions(Preconditions {
             uid,
             resource_version: None,
         });
         let request = api.delete(&reference.name, &parameters);
-        match within("delete", reference.to_string(), request).await {
+        match self.ask("delete", reference.to_string(), request).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => Ok(()),
             Err(error) => Err(error),

@@ -15,7 +15,7 @@ use kube::{
     runtime::events::Recorder,
 };
 
-use super::{Error, REQUEST_DEADLINE, observe::Observer};
+use super::{Error, REQUEST_DEADLINE, lease::Fence, observe::Observer};
 use crate::model::manifest::{Gvk, ObjectRef};
 
 /// A cluster behind a Kubernetes API server.
@@ -23,6 +23,9 @@ pub struct KubeCluster {
     pub(super) client: Client,
     pub(super) observer: Observer,
     pub(super) recorder: Recorder,
+    pub(super) fence: Fence,
+    config: Config,
+    impersonates: bool,
     resources: Mutex<BTreeMap<Gvk, Resource>>,
 }
 
@@ -60,18 +63,52 @@ impl KubeCluster {
         // A pass that fails is made again soon: a request that is repeated for minutes inside one
         // would only hold it up.
         config.default_retry = false;
-        let client = Client::try_from(config).map_err(|error| failed(&error))?;
-        Ok(Self::new(client))
+        Self::new(config, false, Fence::open())
     }
 
-    /// A cluster by a client that is there already.
-    pub fn new(client: Client) -> Self {
-        Self {
+    fn new(config: Config, impersonates: bool, fence: Fence) -> Result<Self, Error> {
+        let client = Client::try_from(config.clone())
+            .map_err(|error| Error::Connect(error.to_string()))?;
+        Ok(Self {
             observer: Observer::new(client.clone()),
             recorder: Recorder::new(client.clone(), "trustweave".into()),
             client,
+            fence,
+            config,
+            impersonates,
             resources: Mutex::default(),
+        })
+    }
+
+    /// The same cluster, that is only written while a fence lets through.
+    #[must_use]
+    pub fn behind(mut self, fence: Fence) -> Self {
+        self.fence = fence;
+        self
+    }
+
+    /// The same cluster, behind the same fence, as a `ServiceAccount` in the namespace that the
+    /// connection belongs to. The API server adds the account's groups itself.
+    pub fn impersonating(&self, service_account: &str) -> Result<Self, Error> {
+        let namespace = self.client.default_namespace();
+        let user = format!("system:serviceaccount:{namespace}:{service_account}");
+        let invalid = || Error::Connect(format!("`{user}` is no user's name"));
+        let header = "impersonate-user".parse().map_err(|_| invalid())?;
+        let value = user.parse().map_err(|_| invalid())?;
+        let mut config = self.config.clone();
+        // As a header: kube 5 reads `impersonate` of a kubeconfig, and does nothing about it.
+        config.headers.push((header, value));
+        Self::new(config, true, self.fence.clone())
+    }
+
+    /// An error, with what there is to say about missing rights of the identity.
+    pub(super) fn attributed(&self, mut error: Error) -> Error {
+        if let Error::Forbidden { lack, .. } = &mut error
+            && self.impersonates
+        {
+            lack.for_overlays();
         }
+        error
     }
 
     /// The client, for the sources of the own bundle.

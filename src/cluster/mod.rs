@@ -2,7 +2,11 @@
 //!
 //! **Invariants:** everything is written by server-side apply under the one field manager; nothing
 //! is forced but the agent's own objects; every request has a deadline; a kind is looked up in the
-//! cluster, never guessed.
+//! cluster, never guessed; nothing is written while another agent may hold the Lease.
+//!
+//! A [`KubeCluster`] acts as one identity. The agent has two, and so two of them: its own, with the
+//! narrow rights that `deploy/` grants, and the `ServiceAccount` that it impersonates for the
+//! overlay's objects ([`KubeCluster::impersonating`]), to which users grant what their overlays need.
 
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
@@ -14,8 +18,10 @@ use crate::model::manifest::{Gvk, ObjectRef};
 mod apply;
 mod discovery;
 pub mod inventory;
+pub mod lease;
 mod observe;
 mod report;
+mod rights;
 pub mod secret;
 pub mod types;
 
@@ -123,6 +129,9 @@ pub trait Cluster: Send + Sync + 'static {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// Another agent may hold the Lease by now.
+    #[error(transparent)]
+    NotHeld(#[from] lease::NotHeld),
     /// The client can't be made: no kubeconfig, or none that works.
     #[error("set up the connection to the cluster: {0}")]
     Connect(String),
@@ -152,6 +161,16 @@ pub enum Error {
         what: String,
         /// The answer.
         status: Box<kube::core::Status>,
+    },
+    /// Whoever the request is made as lacks a right.
+    #[error("{verb} {what}: {lack}")]
+    Forbidden {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        what: String,
+        /// Who lacks which right, and how it is granted.
+        lack: Box<rights::Lack>,
     },
     /// No answer, or none that can be read.
     #[error("{verb} {what}")]
@@ -186,7 +205,14 @@ impl Error {
     fn from_kube(verb: &'static str, what: impl Into<String>, error: kube::Error) -> Self {
         let what = what.into();
         match error {
-            kube::Error::Api(status) => Self::Api { verb, what, status },
+            kube::Error::Api(status) => match rights::Lack::read(&status) {
+                Some(lack) => Self::Forbidden {
+                    verb,
+                    what,
+                    lack: Box::new(lack),
+                },
+                None => Self::Api { verb, what, status },
+            },
             source => Self::Request {
                 verb,
                 what,
@@ -200,7 +226,9 @@ impl Error {
         match self {
             Self::Request { .. } | Self::Timeout { .. } | Self::UnknownKind(_) => true,
             Self::Api { status, .. } => status.code == 429 || status.code >= 500,
-            Self::Connect(_)
+            Self::NotHeld(_)
+            | Self::Forbidden { .. }
+            | Self::Connect(_)
             | Self::NoNamespace(_)
             | Self::NotAnObject
             | Self::Unreadable { .. }

@@ -17,16 +17,33 @@ pub struct BasicAuth {
     pub token_file: PathBuf,
 }
 
-/// The remote and the way in.
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Listing and fetching.
+    Read,
+    /// Pushing.
+    Write,
+}
+
+/// The remote and the ways in.
 #[derive(Clone, Debug)]
 pub(super) struct Remote {
     pub(super) url: String,
-    auth: Option<BasicAuth>,
+    read: Option<BasicAuth>,
+    write: Option<BasicAuth>,
 }
 
 impl Remote {
     /// Accepts the URLs that can be talked to safely: `https`, and `git` without credentials.
-    pub(super) fn parse(url: &str, auth: Option<BasicAuth>) -> Result<Self, Error> {
+    ///
+    /// Without credentials for pushing, those for reading are used.
+    pub(super) fn parse(
+        url: &str,
+        read: Option<BasicAuth>,
+        write: Option<BasicAuth>,
+    ) -> Result<Self, Error> {
+        let write = write.or_else(|| read.clone());
         let parsed = Url::parse(url)
             .map_err(|error| Error::Url(format!("`{url}` is not a URL: {error}")))?;
         if parsed.password().is_some() || !parsed.username().is_empty() {
@@ -36,7 +53,7 @@ impl Remote {
         }
         match parsed.scheme() {
             "https" => {}
-            "git" if auth.is_none() => {}
+            "git" if read.is_none() && write.is_none() => {}
             "git" | "http" => {
                 return Err(Error::Url(format!(
                     "`{}` would send credentials or content unprotected: use https",
@@ -51,14 +68,19 @@ impl Remote {
         }
         Ok(Self {
             url: url.to_owned(),
-            auth,
+            read,
+            write,
         })
     }
 
     /// Callbacks that present the token once: libgit2 asks again for ever after a refusal.
-    pub(super) fn callbacks<'a>(&self) -> Result<RemoteCallbacks<'a>, Error> {
+    pub(super) fn callbacks<'a>(&self, purpose: Purpose) -> Result<RemoteCallbacks<'a>, Error> {
         let mut callbacks = RemoteCallbacks::new();
-        if let Some(auth) = &self.auth {
+        let auth = match purpose {
+            Purpose::Read => &self.read,
+            Purpose::Write => &self.write,
+        };
+        if let Some(auth) = auth {
             let token =
                 std::fs::read_to_string(&auth.token_file).map_err(|source| Error::Token {
                     path: auth.token_file.display().to_string(),

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::{
     BasicAuth, Draft, Error, Heads, Publish, Published, Repository, Tip,
-    auth::Remote,
+    auth::{Purpose, Remote},
     objects,
     publish::{Pushed, backoff, push},
 };
@@ -52,6 +52,8 @@ pub struct Settings {
     pub directory: PathBuf,
     /// For `https`: user name and token.
     pub auth: Option<BasicAuth>,
+    /// The same for pushes, if they need others.
+    pub push_auth: Option<BasicAuth>,
 }
 
 /// A mirror of a remote repository.
@@ -67,7 +69,11 @@ impl Mirror {
     /// Prepares a mirror; nothing is fetched yet.
     pub fn new(settings: Settings) -> Result<Self, Error> {
         initialise();
-        let remote = Remote::parse(&settings.url, settings.auth.clone())?;
+        let remote = Remote::parse(
+            &settings.url,
+            settings.auth.clone(),
+            settings.push_auth.clone(),
+        )?;
         let worker = Mutex::new(start(&settings, &remote));
         Ok(Self {
             settings,
@@ -310,7 +316,7 @@ impl Store {
 
     /// The branches of the remote, by their full names.
     pub(super) fn list(&mut self) -> Result<BTreeMap<String, Oid>, Error> {
-        let (url, callbacks) = (self.remote.url.clone(), self.remote.callbacks()?);
+        let (url, callbacks) = (self.remote.url.clone(), self.remote.callbacks(Purpose::Read)?);
         let failed = |source| Error::Fetch {
             url: url.clone(),
             source,
@@ -375,7 +381,7 @@ impl Store {
     /// Fetches what is neither here nor known to be unreadable; the references that changed.
     fn fetch_readable(&mut self, wanted: &BTreeMap<String, Oid>) -> Result<Vec<String>, Error> {
         let unreadable = self.unreadable.clone();
-        let (url, callbacks) = (self.remote.url.clone(), self.remote.callbacks()?);
+        let (url, callbacks) = (self.remote.url.clone(), self.remote.callbacks(Purpose::Read)?);
         let failed = |source| Error::Fetch {
             url: url.clone(),
             source,
@@ -477,7 +483,7 @@ impl Store {
     /// Fetches the whole history of the reviewed branch.
     fn deepen(&mut self) -> Result<(), Error> {
         let main = format!("refs/heads/{}", self.settings.branch);
-        let (url, callbacks) = (self.remote.url.clone(), self.remote.callbacks()?);
+        let (url, callbacks) = (self.remote.url.clone(), self.remote.callbacks(Purpose::Read)?);
         let failed = |source| Error::Fetch {
             url: url.clone(),
             source,

@@ -4,7 +4,7 @@ use std::{cell::RefCell, time::Duration};
 
 use git2::{FileMode, Oid, PushOptions, Repository, Signature, Time, build::TreeUpdateBuilder};
 
-use super::{Author, Draft, Error, Publish, Tip, mirror::Store, objects};
+use super::{Author, Draft, Error, Publish, Tip, auth::Purpose, mirror::Store, objects};
 use crate::model::repository::{RepoPath, Revision};
 
 /// The namespace of signatures over git's objects.
@@ -74,7 +74,7 @@ fn send(
     ours: Oid,
 ) -> Result<(Result<(), git2::Error>, String), Error> {
     let (said, status) = (RefCell::new(Vec::new()), RefCell::new(None));
-    let (url, mut callbacks) = (store.remote.url.clone(), store.remote.callbacks()?);
+    let (url, mut callbacks) = (store.remote.url.clone(), store.remote.callbacks(Purpose::Write)?);
     callbacks.sideband_progress(|text| {
         said.borrow_mut().extend_from_slice(text);
         true

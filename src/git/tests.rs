@@ -39,6 +39,7 @@ impl Remote {
             branch: "main".to_owned(),
             directory: self.path(name),
             auth: None,
+            push_auth: None,
         })
         .unwrap()
     }
@@ -291,6 +292,7 @@ fn only_safe_urls_are_talked_to() {
             branch: "main".to_owned(),
             directory: PathBuf::from("unused"),
             auth: None,
+            push_auth: None,
         };
         let error = Mirror::new(settings).err().map(|error| error.to_string());
         assert_eq!(error.as_deref(), Some(expected));

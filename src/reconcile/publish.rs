@@ -1,7 +1,7 @@
 //! SPIRE → git: a pass that publishes the own bundle, signed, if it is not what stands there already.
 //!
 //! **Invariants:** the agent writes its own branch (or directory) only, and only as the declared
-//! publisher; same content, same bytes: nothing is committed twice; a bundle that peers would refuse
+//! publisher that holds the Lease; same content, same bytes: nothing is committed twice; a bundle that peers would refuse
 //! is not published.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,10 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::{
-    cluster::types::PublishedStatus,
+    cluster::{
+        lease::{Fence, NotHeld},
+        types::PublishedStatus,
+    },
     git::{self, Author, Draft, Publish, Published, Repository, SigningKey, Tip},
     model::{
         attestation::{self, Attestation, Rejection, Serial},
@@ -35,6 +38,8 @@ pub struct Publisher {
     pub target: Target,
     /// The domain of the commits' author.
     pub email_domain: &'static str,
+    /// What lets through while this agent, and no other of the cluster, writes.
+    pub fence: Fence,
 }
 
 /// What a pass led to.
@@ -88,6 +93,9 @@ pub enum Error {
     /// Peers would refuse what this key signs.
     #[error("the agent's key {0} is not among the declared signers of its trust domain")]
     NotASigner(String),
+    /// Another agent may hold the Lease by now.
+    #[error(transparent)]
+    NotHeld(#[from] NotHeld),
     /// The own bundle can't be read.
     #[error(transparent)]
     Source(#[from] spire::Error),
@@ -200,6 +208,8 @@ struct Composer<'a> {
 impl Composer<'_> {
     /// The files to write, unless the tip already says the same.
     fn compose(&self, tip: &Tip) -> Result<Composed, Error> {
+        // The last thing before a push.
+        self.publisher.fence.check()?;
         let standing = attestation::verify(
             &self.publisher.trust_domain,
             self.declaration,
@@ -333,6 +343,7 @@ mod tests {
             target: Target::own_branch(&trust_domain),
             trust_domain,
             email_domain: "example.com",
+            fence: Fence::open(),
         };
         let composer = Composer {
             publisher: &publisher,

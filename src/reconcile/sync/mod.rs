@@ -143,7 +143,11 @@ type Files = BTreeMap<String, Vec<u8>>;
 /// The loop's memory: only what saves work. Losing it changes nothing that a pass decides.
 pub struct Sync<R, C> {
     repository: Arc<R>,
+    /// The cluster, with the agent's own rights: what decisions about peers need, what is delivered,
+    /// and what is reported.
     cluster: Arc<C>,
+    /// The same cluster, with the rights that users granted: the overlay's objects, nothing else.
+    overlays: Arc<C>,
     identity: Identity,
     /// The last usable reading of each declaration.
     good: Option<Declarations>,
@@ -175,11 +179,18 @@ impl Writes {
 }
 
 impl<R: Repository, C: Cluster> Sync<R, C> {
-    /// A loop that has not seen anything yet.
-    pub fn new(repository: Arc<R>, cluster: Arc<C>, identity: Identity) -> Self {
+    /// A loop that has not seen anything yet. `cluster` has the agent's own rights, `overlays` those
+    /// for the overlay's objects.
+    pub fn new(
+        repository: Arc<R>,
+        cluster: Arc<C>,
+        overlays: Arc<C>,
+        identity: Identity,
+    ) -> Self {
         Self {
             repository,
             cluster,
+            overlays,
             identity,
             good: None,
             settled: Settled::default(),
@@ -258,7 +269,10 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             .git_sync
             .as_ref()
             .is_some_and(|sync| sync["spec"]["suspend"] == true);
+        let failures = writes.failures.len();
         let manifests = self.members(resolved.manifests.clone(), &mut writes).await;
+        // What could not be looked up is declared all the same, and must not be pruned.
+        let complete = complete && writes.failures.len() == failures;
         if !suspended {
             self.apply_overlay(&manifests, &live, complete, &mut writes)
                 .await?;
@@ -340,23 +354,20 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
     /// Watches our members, and everything that decisions about peers need.
     fn watch(&self, manifests: &[Manifest]) {
         let label = || Some((inventory::PART_OF.to_owned(), inventory::id()));
-        let mut watched: BTreeSet<_> = manifests
-            .iter()
-            .map(|manifest| Watched {
-                gvk: manifest.reference.gvk.clone(),
-                label: label(),
-            })
-            .collect();
-        for gvk in [
+        let members = manifests.iter().map(|manifest| Watched {
+            gvk: manifest.reference.gvk.clone(),
+            label: label(),
+        });
+        self.overlays.watch(&members.collect());
+        let all = [
             Gvk::new(SPIRE_API_VERSION, CFTD),
             Gvk::new(SPIRE_API_VERSION, CLUSTER_SPIFFE_ID),
             Gvk::new(SPIRE_API_VERSION, CLUSTER_STATIC_ENTRY),
             types::trust_peer_kind(),
             types::git_sync_kind(),
-        ] {
-            watched.insert(Watched { gvk, label: None });
-        }
-        self.cluster.watch(&watched);
+        ];
+        let all = all.map(|gvk| Watched { gvk, label: None });
+        self.cluster.watch(&all.into());
     }
 
     /// Writes the status objects that differ from what stands there.

@@ -32,7 +32,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                 origin,
                 reference,
             } = manifest;
-            match self.cluster.locate(&mut object).await {
+            match self.overlays.locate(&mut object).await {
                 // An unknown kind's definition may be among the objects that are applied first.
                 Ok(()) | Err(cluster::Error::UnknownKind(_)) => {}
                 Err(error) => {
@@ -58,6 +58,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         complete: bool,
         writes: &mut Writes,
     ) -> Result<(), Error> {
+        let failures = writes.failures.len();
         let mut kinds: BTreeMap<String, Gvk> = manifests
             .iter()
             .map(|m| (m.reference.gvk.group_kind(), m.reference.gvk.clone()))
@@ -66,8 +67,10 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         let parent = live.git_sync.as_ref();
         let recorded = parent.map(inventory::group_kinds).unwrap_or_default();
         for former in recorded.difference(&declared) {
-            if let Some(gvk) = self.cluster.preferred(former).await? {
-                kinds.insert(former.clone(), gvk);
+            match self.overlays.preferred(former).await {
+                Ok(Some(gvk)) => drop(kinds.insert(former.clone(), gvk)),
+                Ok(None) => {}
+                Err(error) => writes.failed(&error),
             }
         }
         let namespaces: BTreeSet<String> = manifests
@@ -81,7 +84,6 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         self.record_intent(&all_kinds, &all_namespaces, parent)
             .await?;
 
-        let failures = writes.failures.len();
         let found = self.members_in(kinds.values(), writes).await;
         let plan = plan::plan(manifests, &found, &self.settled, complete);
         for (reference, why) in &plan.kept {
@@ -101,7 +103,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             .collect();
         self.apply_all(foundations, writes).await;
         for definition in &definitions {
-            if let Err(error) = self.cluster.established(definition).await {
+            if let Err(error) = self.overlays.established(definition).await {
                 writes.failed(&error);
             }
         }
@@ -196,7 +198,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         writes: &mut Writes,
     ) -> BTreeMap<ObjectKey, Value> {
         let id = inventory::id();
-        let (cluster, id) = (&self.cluster, &id);
+        let (cluster, id) = (&self.overlays, &id);
         let mut lists = Vec::new();
         for gvk in kinds {
             lists.push(async move {
@@ -226,7 +228,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
 
     /// Applies all steps at once. One that fails does not stop the others.
     async fn apply_all(&mut self, steps: Vec<Step>, writes: &mut Writes) {
-        let cluster = &self.cluster;
+        let cluster = &self.overlays;
         let applies = steps.into_iter().map(|step| async move {
             let Some(mut desired) = step.desired else {
                 return (
@@ -269,7 +271,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
     async fn delete(&mut self, step: Step, writes: &mut Writes) {
         let Some(live) = step.live else { return };
         self.settled.forget(&step.reference.key());
-        match self.cluster.delete(&live).await {
+        match self.overlays.delete(&live).await {
             Ok(()) => {
                 tracing::info!(object = %step.reference, "deleted");
                 writes.made += 1;
