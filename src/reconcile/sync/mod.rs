@@ -67,6 +67,8 @@ pub struct Identity {
 pub struct PublishReport {
     /// What stands in git by this agent.
     pub published: Option<PublishedStatus>,
+    /// Where the own bundle is read, and why not elsewhere.
+    pub source: Option<String>,
     /// Why nothing newer does.
     pub failure: Option<String>,
 }
