@@ -5,6 +5,7 @@
 
 pub mod attestation;
 pub mod bundle;
+pub mod bundle_endpoint;
 pub mod bundle_set;
 pub mod declaration;
 pub mod declarations;

@@ -1,0 +1,1 @@
+//! The `ConfigMap` with the server's configuration: when it is written, and what it remembers.

@@ -1,0 +1,1 @@
+//! The Service of the endpoint, and what exposes it outside the cluster.

@@ -1,0 +1,1 @@
+//! The `StatefulSet`: the endpoint's port, and the restart that a new configuration needs.
