@@ -146,6 +146,23 @@ pub enum Distribution {
     Custom,
 }
 
+impl Distribution {
+    /// The form of declarations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ztwim => "ztwim",
+            Self::Helm => "helm",
+            Self::Custom => "custom",
+        }
+    }
+
+    /// Reads it back.
+    pub fn parse(name: &str) -> Option<Self> {
+        let mut all = [Self::Ztwim, Self::Helm, Self::Custom].into_iter();
+        all.find(|it| it.as_str() == name)
+    }
+}
+
 /// Where a trust domain's own bundle is read in its cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

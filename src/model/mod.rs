@@ -11,6 +11,7 @@ pub mod declaration;
 pub mod declarations;
 pub mod diagnostic;
 pub mod distrust;
+pub mod field_owners;
 pub mod manifest;
 pub mod repository;
 pub mod topology;

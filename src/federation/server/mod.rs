@@ -24,8 +24,10 @@ use super::{
     consent::{Consent, consent},
 };
 use crate::model::{
-    declaration::{Distribution, ServedEndpoint, Server, Spire},
+    bundle::Digest,
+    declaration::{Distribution, Expose, ServedEndpoint, Server, Spire},
     declarations::Declarations,
+    field_owners::last_other_writer,
     manifest::{Gvk, ObjectKey, ObjectRef},
     topology::Edge,
     trust_domain::TrustDomain,
@@ -37,8 +39,10 @@ mod exposure;
 pub mod fight;
 mod objects;
 mod rollout;
+mod section;
 mod survival;
 
+use self::fight::Verdict;
 pub use self::fight::{Memory, Piece, Revert};
 
 /// The condition that says whether the server's own configuration is as declared.
@@ -46,6 +50,13 @@ pub const SERVER_CONFIGURED: &str = "ServerConfigured";
 
 /// The condition that says whether the endpoint's Service, and what exposes it, are as declared.
 pub const ENDPOINT_EXPOSED: &str = "EndpointExposed";
+
+/// The condition that names what SPIRE drops from its configuration without a word.
+pub const CONFIGURATION_SPELT: &str = "ConfigurationSpelt";
+
+/// The condition that names peers whose place in the server's own configuration outranks what is
+/// declared.
+pub const STATIC_FEDERATION: &str = "StaticFederation";
 
 /// Annotation of the `GitSync`: another text than before ends a standstill after a fight.
 pub const RESUME: &str = "trustweave.dev/resume-server";
@@ -83,7 +94,13 @@ pub struct Wanted {
     /// The peers to be written into the server's own configuration: those that have an endpoint and
     /// are imported from; `None` if the declaration does not ask for that.
     pub static_peers: Option<BTreeMap<TrustDomain, ServedEndpoint>>,
+    /// The version of `TLSRoute` that the cluster prefers; `None` if it has no such kind, or as long
+    /// as it was not asked.
+    pub tls_route: Option<Gvk>,
 }
+
+/// The kind of the Gateway API by which TLS is passed through, as a cluster is asked for it.
+pub const TLS_ROUTE: &str = "TLSRoute.gateway.networking.k8s.io";
 
 impl Wanted {
     /// What a trust domain's declaration asks for; `None` if the agent is not to manage its server.
@@ -97,7 +114,13 @@ impl Wanted {
             static_peers: endpoint
                 .static_federates_with
                 .then(|| static_peers(declarations, own)),
+            tls_route: None,
         })
+    }
+
+    /// Whether [`Self::tls_route`] has to be looked up.
+    pub fn needs_tls_route(&self) -> bool {
+        matches!(self.endpoint.expose, Some(Expose::Gateway(_)))
     }
 }
 
@@ -162,6 +185,8 @@ pub struct Facts<'a> {
     pub live: &'a Live,
     /// What earlier passes remember.
     pub memory: &'a Memory,
+    /// Whether a restart may lose what [`survival`] finds; declared also for giving back.
+    pub accept_data_loss: bool,
     /// The time.
     pub now: Timestamp,
 }
@@ -169,8 +194,8 @@ pub struct Facts<'a> {
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
-    /// A JSON merge patch of an object; its `metadata.resourceVersion` is that of the object that
-    /// was read, so that nothing is written over what somebody else wrote meanwhile.
+    /// A JSON merge patch. It holds the `metadata.resourceVersion` of the object that was read, so
+    /// that nothing is written over what somebody else wrote meanwhile.
     Edit {
         /// The object.
         reference: ObjectRef,
@@ -190,12 +215,21 @@ pub struct Step {
     pub piece: Piece,
     /// The write.
     pub write: Write,
-    /// What is told of it once it is done.
+    /// What is told of it once it is done, as in `the agent …`.
     pub why: String,
     /// Whether it restarts the server.
     pub restarts: bool,
-    /// What to remember once it is done.
-    pub remember: Memory,
+    /// What was asked for, if it is to be kept from now on.
+    pub asked: Option<Digest>,
+    /// Whose revert it undoes.
+    pub undone: Option<Revert>,
+}
+
+impl Step {
+    /// The piece whose step must not have failed before: a restart is for a new configuration.
+    pub fn follows(&self) -> Option<Piece> {
+        (self.piece == Piece::Workload).then_some(Piece::Configuration)
+    }
 }
 
 /// What is to be done, in order, and what is told of it.
@@ -203,13 +237,74 @@ pub struct Step {
 pub struct Decision {
     /// What to remember before anything is written.
     pub memory: Memory,
-    /// The writes. One that fails ends the rest: each stands on those before.
+    /// The writes. One that fails stops only those that follow from it.
     pub steps: Vec<Step>,
     /// What is told, supposing that every step succeeds.
     pub conditions: Vec<Condition>,
-    /// Trust domains that stand in the server's own configuration: what it says of them outranks
-    /// their relationships.
-    pub static_names: Vec<String>,
+}
+
+impl Decision {
+    fn tell(
+        &mut self,
+        kind: &'static str,
+        status: impl Into<Option<bool>>,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
+        self.conditions
+            .push(Condition::new(kind, status, reason, message));
+    }
+
+    /// Writes a piece that is not as asked for, unless there is a fight about it: then that is told
+    /// as a condition of the kind.
+    fn write(&mut self, facts: &Facts<'_>, kind: &'static str, draft: Draft<'_>) -> bool {
+        let Draft {
+            piece,
+            object,
+            live,
+            path,
+            asked,
+            write,
+            why,
+            restarts,
+        } = draft;
+        let by = match live {
+            None => "somebody who deleted it",
+            Some(live) => last_other_writer(live, path).map_or("somebody", |(name, _)| name),
+        };
+        let asked = Digest::of(asked.to_string().as_bytes());
+        match self.memory.judge(piece, &asked, by, facts.now) {
+            Verdict::Stop(reverts) => {
+                self.tell(kind, false, "Fought", fight::words(object, &reverts));
+                false
+            }
+            Verdict::Write(undone) => {
+                self.steps.push(Step {
+                    piece,
+                    write,
+                    why,
+                    restarts,
+                    asked: Some(asked),
+                    undone,
+                });
+                true
+            }
+        }
+    }
+}
+
+/// A write that has yet to be judged.
+struct Draft<'a> {
+    piece: Piece,
+    object: &'a ObjectRef,
+    live: Option<&'a Value>,
+    /// What of the object is written, as `managedFields` has it; all of it if empty.
+    path: &'a [&'a str],
+    /// What is asked for: the same for as long as the declarations are.
+    asked: Value,
+    write: Write,
+    why: String,
+    restarts: bool,
 }
 
 /// The objects that a decision looks at: to be read for it, and watched after it. Empty if the agent
