@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
+use crate::clock::now;
 use crate::cluster::NODE;
 use crate::loopback::{CONFIGURATION_MOUNT, Loopback};
 use crate::process::{Process, Program, http_get, run};
@@ -136,6 +137,8 @@ struct Admitted {
     restarts: u32,
     state: State,
     exit_code: Option<i32>,
+    /// When the server was started last.
+    started: String,
     /// The status that was written last.
     said: Value,
 }
@@ -190,6 +193,7 @@ impl Work {
                 restarts: 0,
                 state: State::Waiting(Instant::now()),
                 exit_code: None,
+                started: String::new(),
                 said: Value::Null,
             });
         }
@@ -217,6 +221,9 @@ impl Work {
             unchanged => unchanged,
         };
         if let Some(admitted) = &mut self.pod {
+            if next == State::Starting && state != next {
+                admitted.started = now();
+            }
             admitted.state = next;
         }
         Ok(())
@@ -358,7 +365,7 @@ impl Admitted {
                 json!({"waiting": {"reason": "CrashLoopBackOff"}})
             }
             State::Waiting(_) => json!({"waiting": {"reason": "ContainerCreating"}}),
-            State::Starting | State::Ready => json!({"running": {}}),
+            State::Starting | State::Ready => json!({"running": {"startedAt": self.started}}),
         };
         let last = self.exit_code.map_or_else(
             || json!({}),

@@ -18,6 +18,7 @@
 
 pub mod authority;
 pub mod binaries;
+mod clock;
 pub mod cluster;
 mod configuration;
 pub mod crds;

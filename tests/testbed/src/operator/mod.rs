@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
-use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{
     Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams,
@@ -24,6 +23,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use self::objects::{Desired, MANAGED_BY, desired};
+use crate::clock::now;
 use crate::cluster::{ClusterSpec, field_manager};
 use crate::crds;
 
@@ -330,10 +330,6 @@ fn find<'a>(conditions: &'a Value, kind: &str) -> Option<&'a Value> {
 }
 
 /// A condition; the former one as long as it says the same.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "conditions have the time of their last change"
-)]
 fn condition(before: &Value, kind: &str, holds: bool, reason: &str) -> Value {
     let status = if holds { "True" } else { "False" };
     match find(before, kind) {
@@ -343,7 +339,7 @@ fn condition(before: &Value, kind: &str, holds: bool, reason: &str) -> Value {
             "status": status,
             "reason": reason,
             "message": "",
-            "lastTransitionTime": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            "lastTransitionTime": now(),
         }),
     }
 }
