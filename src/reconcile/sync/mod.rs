@@ -4,6 +4,7 @@ mod deliver;
 mod facts;
 mod overlay;
 mod revision;
+mod server;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,7 +39,7 @@ use crate::{
         declaration::{BundleEndpoint, Profile, TrustDomainSpec},
         declarations::Declarations,
         diagnostic::Diagnostic,
-        manifest::{Gvk, Manifest},
+        manifest::{Gvk, Manifest, ObjectRef},
         repository::{Revision, Tree, trust_domain_path},
         trust_domain::{ClusterName, TrustDomain},
     },
@@ -264,7 +265,18 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                 .await?;
             self.detach(&states, &manifests, &live, &mut writes).await;
         }
-        self.watch(&manifests);
+        // Last: no peer waits for the own server.
+        let server = self
+            .keep_server(
+                inputs,
+                &declarations,
+                retired,
+                suspended,
+                &live,
+                &mut writes,
+            )
+            .await;
+        self.watch(&manifests, &server.watched);
 
         let told = report::Pass {
             identity: &self.identity,
@@ -279,6 +291,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             suspended,
             rewound: rewound.as_deref(),
             retired,
+            server: &server.told,
             inputs,
         };
         self.report(&told, &live).await?;
@@ -337,16 +350,17 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         Ok((context, retired))
     }
 
-    /// Watches our members, and everything that decisions about peers need.
-    fn watch(&self, manifests: &[Manifest]) {
-        let label = || Some((inventory::PART_OF.to_owned(), inventory::id()));
+    /// Watches our members, the SPIRE server's objects, and everything that decisions about peers
+    /// need.
+    fn watch(&self, manifests: &[Manifest], server: &[ObjectRef]) {
         let mut watched: BTreeSet<_> = manifests
             .iter()
-            .map(|manifest| Watched {
-                gvk: manifest.reference.gvk.clone(),
-                label: label(),
+            .map(|manifest| {
+                let gvk = manifest.reference.gvk.clone();
+                Watched::labelled(gvk, inventory::PART_OF, inventory::id())
             })
             .collect();
+        watched.extend(server.iter().map(Watched::one));
         for gvk in [
             Gvk::new(SPIRE_API_VERSION, CFTD),
             Gvk::new(SPIRE_API_VERSION, CLUSTER_SPIFFE_ID),
@@ -354,7 +368,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             types::trust_peer_kind(),
             types::git_sync_kind(),
         ] {
-            watched.insert(Watched { gvk, label: None });
+            watched.insert(Watched::all(gvk));
         }
         self.cluster.watch(&watched);
     }
@@ -403,7 +417,12 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             &status,
             &standing,
         )
-        .await
+        .await?;
+        let server = pass.server;
+        for happening in report::server_happenings(server, &former, &status, &standing) {
+            self.cluster.announce(happening).await;
+        }
+        Ok(())
     }
 
     async fn write_status(
