@@ -320,7 +320,7 @@ fn ingress(options: &IngressOptions, host: &str, port: u16) -> (Value, Value) {
 
 /// Whether a live object has everything that is desired of it; items of lists may have more, a list
 /// may not.
-fn agrees(live: &Value, desired: &Value) -> bool {
+pub(super) fn agrees(live: &Value, desired: &Value) -> bool {
     match (live, desired) {
         (Value::Object(live), Value::Object(desired)) => desired
             .iter()
@@ -372,7 +372,7 @@ fn standing(facts: &Facts<'_>, wanted: &Wanted) -> (Option<bool>, &'static str, 
 }
 
 /// Why a router or gateway does not serve an object, if it says so.
-fn refusal(live: &Value) -> Option<String> {
+pub(super) fn refusal(live: &Value) -> Option<String> {
     let status = &live["status"];
     let parents = [&status["ingress"], &status["parents"]];
     let parents = parents.into_iter().filter_map(Value::as_array).flatten();

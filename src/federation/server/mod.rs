@@ -7,6 +7,7 @@
 //! | `server.conf`, its `ConfigMap`, and giving them back | [`config`], [`configuration`] |
 //! | the `StatefulSet`: port, restart, what a restart would lose | [`rollout`], [`survival`] |
 //! | Service, Route, Ingress, `TLSRoute` | [`exposure`] |
+//! | the operator of the distribution `ztwim` | [`ztwim`] |
 //! | somebody else writes the same | [`fight`] |
 //!
 //! **Invariants:** what already says the right thing is not written; whatever is not ours in an
@@ -41,6 +42,7 @@ mod objects;
 mod rollout;
 mod section;
 mod survival;
+mod ztwim;
 
 use self::fight::Verdict;
 pub use self::fight::{Memory, Piece, Revert};
@@ -308,17 +310,17 @@ struct Draft<'a> {
 }
 
 /// The objects that a decision looks at: to be read for it, and watched after it. Empty if the agent
-/// neither manages the server nor did.
-pub fn reads(wanted: Option<&Wanted>, memory: &Memory) -> Vec<ObjectRef> {
+/// neither manages the server nor did. What is read may ask for more: it is to be asked again with what
+/// was read, until it names nothing new.
+pub fn reads(wanted: Option<&Wanted>, memory: &Memory, live: &Live) -> Vec<ObjectRef> {
     let installation = match (&memory.installation, wanted) {
         (Some(former), _) => former,
         (None, Some(wanted)) => &wanted.installation,
         (None, None) => return Vec::new(),
     };
     let mut references = match installation.distribution {
-        Distribution::Custom | Distribution::Helm | Distribution::Ztwim => {
-            objects::reads(installation, wanted)
-        }
+        Distribution::Custom | Distribution::Helm => objects::reads(installation, wanted),
+        Distribution::Ztwim => ztwim::reads(installation, wanted, live),
     };
     for object in &memory.objects {
         if !references.contains(object) {
@@ -338,14 +340,12 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
     });
     match (moved, facts.wanted) {
         (Some(former), _) => match former.distribution {
-            Distribution::Custom | Distribution::Helm | Distribution::Ztwim => {
-                objects::release(facts, former)
-            }
+            Distribution::Custom | Distribution::Helm => objects::release(facts, former),
+            Distribution::Ztwim => ztwim::release(facts, former),
         },
         (None, Some(wanted)) => match wanted.installation.distribution {
-            Distribution::Custom | Distribution::Helm | Distribution::Ztwim => {
-                objects::manage(facts, wanted)
-            }
+            Distribution::Custom | Distribution::Helm => objects::manage(facts, wanted),
+            Distribution::Ztwim => ztwim::manage(facts, wanted),
         },
         (None, None) => Decision::default(),
     }

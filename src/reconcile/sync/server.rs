@@ -66,8 +66,8 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                 Err(error) => return unreadable(memory, Vec::new(), &error, writes),
             }
         }
-        let references = server::reads(wanted.as_ref(), &memory);
-        let read = match self.read_server(&references).await {
+        let (references, read) = self.read_server(wanted.as_ref(), &memory).await;
+        let read = match read {
             Ok(read) => read,
             Err(error) => return unreadable(memory, references, &error, writes),
         };
@@ -92,8 +92,34 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         }
     }
 
+    /// Reads what a decision needs, and what that in turn asks for.
+    async fn read_server(
+        &self,
+        wanted: Option<&Wanted>,
+        memory: &Memory,
+    ) -> (Vec<ObjectRef>, Result<server::Live, cluster::Error>) {
+        let mut read = server::Live::default();
+        let mut references = Vec::new();
+        loop {
+            let mut asked = server::reads(wanted, memory, &read);
+            asked.retain(|reference| !references.contains(reference));
+            if asked.is_empty() {
+                return (references, Ok(read));
+            }
+            let result = self.read_objects(&asked, &mut read).await;
+            references.extend(asked);
+            if let Err(error) = result {
+                return (references, Err(error));
+            }
+        }
+    }
+
     /// Reads objects of the server. Of its pods only more is known by them.
-    async fn read_server(&self, references: &[ObjectRef]) -> Result<server::Live, cluster::Error> {
+    async fn read_objects(
+        &self,
+        references: &[ObjectRef],
+        read: &mut server::Live,
+    ) -> Result<(), cluster::Error> {
         let mut reads = Vec::new();
         for reference in references {
             reads.push(async move { (reference, self.cluster.get(reference).await) });
@@ -102,7 +128,6 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             .buffer_unordered(CONCURRENCY)
             .collect()
             .await;
-        let mut read = server::Live::default();
         for (reference, result) in found {
             match result {
                 Ok(Some(object)) => read.insert(reference, object),
@@ -114,7 +139,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(read)
+        Ok(())
     }
 
     /// Writes what is to be remembered, and nothing else, into the status of the `GitSync`.
