@@ -185,6 +185,19 @@ impl Cluster for KubeCluster {
         self.patch(object, parameters, false).await
     }
 
+    async fn edit(&self, reference: &ObjectRef, patch: &Value) -> Result<Value, Error> {
+        let api = self.api_of(reference).await?;
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let patch = Patch::Merge(patch);
+        self.fence.check()?;
+        let request = api.patch(&reference.name, &parameters, &patch);
+        let edited = self.ask("edit", reference.to_string(), request).await?;
+        Ok(to_value(&edited, &reference.gvk))
+    }
+
     async fn apply_status(&self, object: &Value) -> Result<Value, Error> {
         let parameters = PatchParams::apply(FIELD_MANAGER)
             .validation_strict()

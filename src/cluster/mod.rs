@@ -1,7 +1,8 @@
 //! The port to a cluster: reading, watching, server-side apply, and reports.
 //!
-//! **Invariants:** everything is written by server-side apply under the one field manager; nothing
-//! is forced but the agent's own objects; every request has a deadline; a kind is looked up in the
+//! **Invariants:** everything is written under the one field manager, by server-side apply, or, where
+//! a field holds more than what is ours, by a patch of the very object that was read; nothing is
+//! forced but what only the agent keeps; every request has a deadline; a kind is looked up in the
 //! cluster, never guessed; nothing is written while another agent may hold the Lease.
 //!
 //! A [`KubeCluster`] acts as one identity. The agent has two, and so two of them: its own, with the
@@ -104,6 +105,15 @@ pub trait Cluster: Send + Sync + 'static {
         object: &Value,
         conflicts: Conflicts,
         mode: Mode,
+    ) -> impl Future<Output = Result<Value, Error>> + Send;
+
+    /// Changes what a JSON merge patch (RFC 7386) says of an object that is there. With a
+    /// `metadata.resourceVersion` in the patch, an object that was written meanwhile stays as it is
+    /// ([`Error::is_outdated`]).
+    fn edit(
+        &self,
+        reference: &ObjectRef,
+        patch: &Value,
     ) -> impl Future<Output = Result<Value, Error>> + Send;
 
     /// Applies the status of an object of the agent's own kinds.
@@ -234,6 +244,11 @@ impl Error {
             | Self::Unreadable { .. }
             | Self::Conflict { .. } => false,
         }
+    }
+
+    /// Whether the object was written by somebody else since it was read, or is another one.
+    pub fn is_outdated(&self) -> bool {
+        matches!(self, Self::Api { status, .. } if status.is_conflict())
     }
 
     /// Whether the server said that there is no such object.

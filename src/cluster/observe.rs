@@ -18,18 +18,48 @@ use kube::{
 };
 use tokio::{sync::watch, task::AbortHandle};
 
-use crate::model::manifest::Gvk;
+use crate::model::manifest::{Gvk, ObjectRef};
 
 /// How long to wait until a kind that the cluster does not have is looked for again.
 const UNKNOWN_KIND_RETRY: Duration = Duration::from_secs(10);
 
-/// A kind to be watched.
+/// A kind to be watched: all its objects, or some.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Watched {
     /// The kind.
     pub gvk: Gvk,
     /// Only objects with this label (name and value).
     pub label: Option<(String, String)>,
+    /// Only the object with this namespace, if its kind has one, and name: that may be all that a
+    /// right covers.
+    pub object: Option<(Option<String>, String)>,
+}
+
+impl Watched {
+    /// All objects of a kind.
+    pub fn all(gvk: Gvk) -> Self {
+        Self {
+            gvk,
+            label: None,
+            object: None,
+        }
+    }
+
+    /// The objects of a kind that have a label (name and value).
+    pub fn labelled(gvk: Gvk, name: &str, value: String) -> Self {
+        Self {
+            label: Some((name.to_owned(), value)),
+            ..Self::all(gvk)
+        }
+    }
+
+    /// One object of a namespaced kind.
+    pub fn one(reference: &ObjectRef) -> Self {
+        Self {
+            object: Some((reference.namespace.clone(), reference.name.clone())),
+            ..Self::all(reference.gvk.clone())
+        }
+    }
 }
 
 /// One watch per kind, all leading to one signal.
@@ -95,8 +125,14 @@ async fn follow(client: Client, watched: Watched, changes: watch::Sender<u64>) {
             }
         }
     };
-    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &resource);
     let mut config = watcher::Config::default();
+    if let Some((_, name)) = &watched.object {
+        config = config.fields(&format!("metadata.name={name}"));
+    }
+    let api: Api<PartialObjectMeta<DynamicObject>> = match &watched.object {
+        Some((Some(namespace), _)) => Api::namespaced_with(client, namespace, &resource),
+        Some((None, _)) | None => Api::all_with(client, &resource),
+    };
     if let Some((name, value)) = &watched.label {
         config = config.labels(&format!("{name}={value}"));
     }

@@ -7,6 +7,8 @@
     reason = "every column of a table has a type"
 )]
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{CustomResource, CustomResourceExt};
 use schemars::JsonSchema;
@@ -112,7 +114,12 @@ pub struct GitSyncStatus {
     /// did not take another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bundle_source: Option<String>,
-    /// `Ready`, `RepositoryValid`, `Fetched` and `Published`.
+    /// What the agent remembers of the SPIRE server that it manages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerStatus>,
+    /// `Ready`, `RepositoryValid`, `Fetched` and `Published`; where the agent manages the SPIRE
+    /// server, `ServerConfigured` and `EndpointExposed`, and `ConfigurationSpelt` and
+    /// `StaticFederation` when there is something to say.
     pub conditions: Vec<Condition>,
     /// What is wrong with the repository, as `trustweave check` says it; at most 20 lines.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -123,6 +130,65 @@ pub struct GitSyncStatus {
     /// What is no longer declared but was not deleted, and why; at most 20 lines.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<String>,
+}
+
+/// What the agent remembers of the SPIRE server that it manages, or still has to give back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServerStatus {
+    /// `ztwim`, `helm` or `custom`; empty if nothing of the agent is there.
+    pub distribution: String,
+    /// The server's namespace.
+    pub namespace: String,
+    /// Its `StatefulSet`.
+    pub stateful_set: String,
+    /// The server's container in it.
+    pub container: String,
+    /// The `ConfigMap` with its configuration.
+    pub config_map: String,
+    /// The key in it.
+    pub config_key: String,
+    /// The objects that the agent made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<ObjectStatus>,
+    /// The digest of what was asked for when each piece was written last.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub written: BTreeMap<String, String>,
+    /// Who undid what the agent wrote; after the second time it stops.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reverts: Vec<RevertStatus>,
+    /// The text of the annotation `trustweave.dev/resume-server` that was heeded last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<String>,
+    /// The trust domains that the server federates with by its own configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub federates_with: Vec<String>,
+}
+
+/// An object in the server's namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ObjectStatus {
+    /// Its `apiVersion`.
+    pub api_version: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Somebody undid what the agent wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RevertStatus {
+    /// What was undone: `configuration`, `workload`, `service`, `exposure` or `operator`.
+    pub piece: String,
+    /// When it was seen.
+    pub at: String,
+    /// The field manager that did.
+    pub by: String,
 }
 
 /// The bundle that this agent published last.

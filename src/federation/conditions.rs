@@ -26,7 +26,8 @@ pub struct Condition {
 }
 
 impl Condition {
-    fn new(
+    /// A condition; what can't be shown in its message is replaced.
+    pub fn new(
         kind: &'static str,
         status: impl Into<Option<bool>>,
         reason: &'static str,

@@ -17,3 +17,4 @@ pub mod objects;
 pub mod record;
 pub mod resolve;
 pub mod revocation;
+pub mod server;

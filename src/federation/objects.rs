@@ -26,7 +26,7 @@ pub const CLUSTER_STATIC_ENTRY: &str = "ClusterStaticEntry";
 const NUDGE: &str = "trustweave.dev/pushed";
 
 /// On every object that the agent keeps.
-const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "trustweave");
+pub(super) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "trustweave");
 
 /// What the objects of all peers of one cluster have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,16 +1,14 @@
 //! The kind `TrustDomain`: what a trust domain's owners declare about it.
 
-use std::{borrow::Cow, collections::BTreeSet, fmt};
+use std::{borrow::Cow, collections::BTreeSet};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{self, value::MapAccessDeserializer},
-};
+use serde::{Deserialize, Serialize};
 use ssh_key::PublicKey;
 use thiserror::Error;
 
-use super::trust_domain::{ClusterName, SpiffeId, TrustDomain};
+pub use super::bundle_endpoint::{BundleEndpoint, Expose, Profile, ServedEndpoint};
+use super::trust_domain::{ClusterName, TrustDomain};
 
 /// The `apiVersion` of every document of Trustweave.
 pub const API_VERSION: &str = "trustweave.dev/v1alpha1";
@@ -148,6 +146,23 @@ pub enum Distribution {
     Custom,
 }
 
+impl Distribution {
+    /// The form of declarations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ztwim => "ztwim",
+            Self::Helm => "helm",
+            Self::Custom => "custom",
+        }
+    }
+
+    /// Reads it back.
+    pub fn parse(name: &str) -> Option<Self> {
+        let mut all = [Self::Ztwim, Self::Helm, Self::Custom].into_iter();
+        all.find(|it| it.as_str() == name)
+    }
+}
+
 /// Where a trust domain's own bundle is read in its cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -255,156 +270,6 @@ pub struct ExecSource {
 pub struct FileSource {
     /// Its absolute path in the agent's container. It is looked at every two seconds.
     pub path: String,
-}
-
-/// Where peers' SPIRE servers poll a trust domain's bundle.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BundleEndpoint {
-    /// There is none, or none that peers reach: git is the only way.
-    None,
-    /// A SPIFFE bundle endpoint.
-    Served(ServedEndpoint),
-}
-
-/// A SPIFFE bundle endpoint (SPIFFE Federation, section 5).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ServedEndpoint {
-    /// How a client knows the endpoint.
-    pub profile: Profile,
-    /// `https://<host>[:port]`, path `/` only: SPIRE answers any other path with 404.
-    pub url: String,
-    /// The SPIFFE ID of the endpoint's certificate; `https_spiffe` only.
-    #[serde(default, rename = "spiffeID", skip_serializing_if = "Option::is_none")]
-    pub spiffe_id: Option<SpiffeId>,
-    /// How often, in seconds, peers should poll; delivered as an integer of 60 to 300.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refresh_hint: Option<u64>,
-    /// How the endpoint is exposed outside its cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expose: Option<Expose>,
-    /// Whether the agent keeps the endpoint's Service, route and server configuration.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub manage: bool,
-}
-
-/// How a client of a bundle endpoint knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Profile {
-    /// By an X.509-SVID of a known SPIFFE ID.
-    HttpsSpiffe,
-    /// By a certificate of the public web.
-    HttpsWeb,
-}
-
-impl Profile {
-    /// The form that SPIRE's objects use.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::HttpsSpiffe => "https_spiffe",
-            Self::HttpsWeb => "https_web",
-        }
-    }
-}
-
-/// How an endpoint is exposed outside its cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Expose {
-    /// An `OpenShift` Route with TLS passthrough.
-    Route,
-    /// An Ingress with TLS passthrough.
-    Ingress,
-    /// A Gateway API `TLSRoute`.
-    Gateway,
-    /// A Service of type `LoadBalancer`.
-    LoadBalancer,
-    /// Not by Trustweave.
-    None,
-}
-
-impl BundleEndpoint {
-    /// Whether both lead a client to the same place, by the same proof.
-    pub fn same_address(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::None, Self::None) => true,
-            (Self::Served(a), Self::Served(b)) => {
-                (&a.url, a.profile, &a.spiffe_id) == (&b.url, b.profile, &b.spiffe_id)
-            }
-            _ => false,
-        }
-    }
-
-    /// The refresh hint that is declared, in seconds.
-    pub fn refresh_hint(&self) -> Option<u64> {
-        match self {
-            Self::None => None,
-            Self::Served(endpoint) => endpoint.refresh_hint,
-        }
-    }
-}
-
-impl fmt::Display for BundleEndpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => f.write_str("none"),
-            Self::Served(endpoint) => {
-                write!(f, "{} by {}", endpoint.url, endpoint.profile.as_str())?;
-                endpoint
-                    .spiffe_id
-                    .iter()
-                    .try_for_each(|id| write!(f, " as {id}"))
-            }
-        }
-    }
-}
-
-impl Serialize for BundleEndpoint {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::None => serializer.serialize_str("none"),
-            Self::Served(endpoint) => endpoint.serialize(serializer),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for BundleEndpoint {
-    /// Written out, as an untagged enum would not say which field is wrong.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = BundleEndpoint;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`none`, or an endpoint with `profile` and `url`")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-                match text {
-                    "none" => Ok(BundleEndpoint::None),
-                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-                }
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                ServedEndpoint::deserialize(MapAccessDeserializer::new(map))
-                    .map(BundleEndpoint::Served)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-impl JsonSchema for BundleEndpoint {
-    fn schema_name() -> Cow<'static, str> {
-        "BundleEndpoint".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let served = generator.subschema_for::<ServedEndpoint>();
-        json_schema!({"oneOf": [{"const": "none"}, served]})
-    }
 }
 
 /// An SSH public key, as in one line of an OpenSSH `.pub` file.

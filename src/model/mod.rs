@@ -5,11 +5,13 @@
 
 pub mod attestation;
 pub mod bundle;
+pub mod bundle_endpoint;
 pub mod bundle_set;
 pub mod declaration;
 pub mod declarations;
 pub mod diagnostic;
 pub mod distrust;
+pub mod field_owners;
 pub mod manifest;
 pub mod repository;
 pub mod topology;

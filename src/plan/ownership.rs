@@ -1,11 +1,8 @@
-//! Whose field is it: the record that server-side apply keeps in `metadata.managedFields`.
-//!
-//! Its format is `FieldsV1` (`k8s.io/api meta/v1`, `structured-merge-diff/fieldpath`): members are
-//! `f:<name>`, list items `k:<keys as JSON>`, set items `v:<value as JSON>`, and `.` the thing itself.
+//! Whether an apply would change anything, by the record that the cluster keeps of whose field is whose.
 
 use serde_json::{Map, Value};
 
-use crate::model::manifest::FIELD_MANAGER;
+use crate::model::field_owners::applied_fields;
 
 /// Whether a live object is already as our apply of `desired` would make it: it has every desired
 /// value, and we own nothing that is no longer desired. False is always safe: the apply decides.
@@ -14,20 +11,6 @@ pub fn in_force(desired: &Value, live: &Value) -> bool {
         Some(fields) => contains(live, desired) && owns_only(fields, desired),
         None => false,
     }
-}
-
-/// The fields that we applied; `None` if we never did.
-pub fn applied_fields(live: &Value) -> Option<&Map<String, Value>> {
-    live["metadata"]["managedFields"]
-        .as_array()?
-        .iter()
-        .find(|entry| {
-            entry["manager"] == FIELD_MANAGER
-                && entry["operation"] == "Apply"
-                && entry.get("subresource").is_none_or(|name| name == "")
-        })?
-        .get("fieldsV1")?
-        .as_object()
 }
 
 /// Whether `live` has everything that `desired` has. Lists must agree item by item: an item may

@@ -4,8 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::ownership::applied_fields;
-use crate::model::manifest::ObjectRef;
+use crate::model::{field_owners::applied_fields, manifest::ObjectRef};
 
 /// On an object: keep it when it is no longer declared.
 pub const PRUNE: &str = "trustweave.dev/prune";

@@ -1,14 +1,23 @@
-//! A peer's memory as its `TrustPeer` keeps it.
+//! What is remembered of peers as their `TrustPeer` keeps it, and of the SPIRE server as the `GitSync` does.
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use crate::{
-    cluster::types::{RevokedStatus, TrustPeerStatus, WatermarkStatus},
-    federation::{guard::Watermark, lifecycle::Memory, revocation::Revoked},
+    cluster::types::{
+        ObjectStatus, RevertStatus, RevokedStatus, ServerStatus, TrustPeerStatus, WatermarkStatus,
+    },
+    federation::{
+        guard::Watermark,
+        lifecycle::Memory,
+        revocation::Revoked,
+        server::{self, Installation, Piece, Revert},
+    },
     model::{
         attestation::Serial,
         bundle::Digest,
+        declaration::{Distribution, Server},
         distrust::{JwtKeyId, KeyId},
+        manifest::{Gvk, ObjectRef},
         trust_domain::TrustDomain,
     },
 };
@@ -94,4 +103,94 @@ pub(super) fn write(memory: &Memory, status: &mut TrustPeerStatus) {
     status.failing_since = memory.failing_since.map(time);
     status.repairs = memory.repairs;
     status.delivery_lag_seconds = memory.lag.map(|lag| lag.as_secs());
+}
+
+impl From<&ServerStatus> for server::Memory {
+    fn from(status: &ServerStatus) -> Self {
+        let distribution = Distribution::parse(&status.distribution);
+        Self {
+            installation: distribution.map(|distribution| Installation {
+                distribution,
+                namespace: status.namespace.clone(),
+                server: Server {
+                    stateful_set: status.stateful_set.clone(),
+                    container: status.container.clone(),
+                    config_map: status.config_map.clone(),
+                    config_key: status.config_key.clone(),
+                },
+            }),
+            objects: status.objects.iter().map(object).collect(),
+            written: status
+                .written
+                .iter()
+                .filter_map(|(piece, digest)| {
+                    Some((Piece::parse(piece)?, Digest::parse(digest).ok()?))
+                })
+                .collect(),
+            reverts: status.reverts.iter().filter_map(revert).collect(),
+            resumed: status.resumed.clone(),
+            static_names: status.federates_with.clone(),
+        }
+    }
+}
+
+fn object(status: &ObjectStatus) -> ObjectRef {
+    let namespace = &status.namespace;
+    ObjectRef {
+        gvk: Gvk::new(&status.api_version, &status.kind),
+        namespace: (!namespace.is_empty()).then(|| namespace.clone()),
+        name: status.name.clone(),
+    }
+}
+
+fn revert(status: &RevertStatus) -> Option<Revert> {
+    Some(Revert {
+        piece: Piece::parse(&status.piece)?,
+        at: status.at.parse().ok()?,
+        by: status.by.clone(),
+    })
+}
+
+impl From<&server::Memory> for ServerStatus {
+    fn from(memory: &server::Memory) -> Self {
+        let mut status = Self {
+            objects: memory
+                .objects
+                .iter()
+                .map(|reference| ObjectStatus {
+                    api_version: reference.gvk.api_version(),
+                    kind: reference.gvk.kind.clone(),
+                    namespace: reference.namespace.clone().unwrap_or_default(),
+                    name: reference.name.clone(),
+                })
+                .collect(),
+            written: memory
+                .written
+                .iter()
+                .map(|(piece, digest)| (piece.to_string(), digest.to_string()))
+                .collect(),
+            reverts: memory
+                .reverts
+                .iter()
+                .map(|revert| RevertStatus {
+                    piece: revert.piece.to_string(),
+                    at: time(revert.at),
+                    by: revert.by.clone(),
+                })
+                .collect(),
+            resumed: memory.resumed.clone(),
+            federates_with: memory.static_names.clone(),
+            ..Self::default()
+        };
+        if let Some(installation) = &memory.installation {
+            let server = installation.server.clone();
+            status.distribution = installation.distribution.as_str().to_owned();
+            status.namespace.clone_from(&installation.namespace);
+            status.stateful_set = server.stateful_set;
+            status.container = server.container;
+            status.config_map = server.config_map;
+            status.config_key = server.config_key;
+        }
+        status
+    }
 }

@@ -12,9 +12,11 @@ use crate::{
         types::{API_VERSION, Condition, GitSyncStatus, TrustPeerStatus},
     },
     federation::{
+        conditions,
         lifecycle::{Action, Judgement, PeerState, Phase},
         objects::cftd_name,
         resolve::Resolved,
+        server,
     },
     model::{attestation::Rejection, diagnostic::Diagnostic, repository::Revision},
 };
@@ -38,8 +40,28 @@ pub(super) struct Pass<'a> {
     pub(super) rewound: Option<&'a str>,
     /// The repository no longer knows this agent.
     pub(super) retired: bool,
+    /// How the SPIRE server stands.
+    pub(super) server: &'a Server,
     pub(super) inputs: &'a Inputs<'a>,
 }
+
+/// What is told of the SPIRE server.
+#[derive(Default)]
+pub(super) struct Server {
+    pub(super) memory: server::Memory,
+    /// `None` if it was not looked at: what was told before stays.
+    pub(super) conditions: Option<Vec<conditions::Condition>>,
+    /// What was done, and whether that restarts the server.
+    pub(super) done: Vec<(bool, String)>,
+}
+
+/// The conditions that tell of the SPIRE server.
+const OF_SERVER: [&str; 4] = [
+    server::SERVER_CONFIGURED,
+    server::ENDPOINT_EXPOSED,
+    server::CONFIGURATION_SPELT,
+    server::STATIC_FEDERATION,
+];
 
 /// A peer that nobody asks for and of which nothing was ever delivered leaves no trace.
 pub(super) fn is_forgettable(state: &PeerState) -> bool {
@@ -165,6 +187,15 @@ pub(super) fn git_sync_status(pass: &Pass<'_>, former: &GitSyncStatus) -> GitSyn
         .iter()
         .filter(|state| !is_leaving(state))
         .count();
+    let told = pass.server.conditions.as_ref();
+    let of_server: Vec<Condition> = match told {
+        Some(told) => told
+            .iter()
+            .map(|it| condition(it.kind, it.status, it.reason, &it.message))
+            .collect(),
+        None if pass.server.memory.installation.is_none() => Vec::new(),
+        None => of_server(former),
+    };
     let same = former.revision.as_deref() == Some(pass.revision.as_str()) && pass.writes == 0;
     let status = GitSyncStatus {
         cluster: pass.identity.cluster.to_string(),
@@ -181,7 +212,9 @@ pub(super) fn git_sync_status(pass: &Pass<'_>, former: &GitSyncStatus) -> GitSyn
         signer: pass.identity.signer.clone(),
         published: None,
         bundle_source: None,
-        conditions: vec![ready, valid],
+        server: (pass.server.memory != server::Memory::default())
+            .then(|| (&pass.server.memory).into()),
+        conditions: [ready, valid].into_iter().chain(of_server).collect(),
         diagnostics: pass
             .diagnostics
             .iter()
@@ -192,6 +225,48 @@ pub(super) fn git_sync_status(pass: &Pass<'_>, former: &GitSyncStatus) -> GitSyn
         kept: pass.kept.iter().take(LINES).cloned().collect(),
     };
     with_inputs(status, pass.inputs, former, &now)
+}
+
+/// What was told of the SPIRE server before.
+fn of_server(former: &GitSyncStatus) -> Vec<Condition> {
+    let conditions = former.conditions.iter();
+    conditions
+        .filter(|condition| OF_SERVER.contains(&condition.kind.as_str()))
+        .cloned()
+        .collect()
+}
+
+/// What is worth an event about the SPIRE server: what was done to it, and what newly keeps it from
+/// being as declared.
+pub(super) fn server_happenings(
+    server: &Server,
+    former: &GitSyncStatus,
+    status: &GitSyncStatus,
+    git_sync: &Value,
+) -> Vec<Happening> {
+    let happening = |severity, reason: &str, note: String| Happening {
+        regarding: git_sync.clone(),
+        severity,
+        reason: reason.to_owned(),
+        note,
+    };
+    let done = server.done.iter().map(|(restarts, what)| {
+        let reason = if *restarts {
+            "ServerRestarted"
+        } else {
+            "ServerWritten"
+        };
+        happening(Severity::Normal, reason, format!("the agent {what}"))
+    });
+    let wrong = of_server(status).into_iter().filter(|condition| {
+        let known = former.conditions.iter().any(|before| {
+            (&before.kind, &before.status, &before.reason)
+                == (&condition.kind, &condition.status, &condition.reason)
+        });
+        condition.status == "False" && !known
+    });
+    let wrong = wrong.map(|it| happening(Severity::Warning, &it.reason, it.message));
+    done.chain(wrong).collect()
 }
 
 /// What the `GitSync` says after a pass that could not decide anything.
@@ -216,7 +291,11 @@ pub(super) fn failed(
         cluster: identity.cluster.to_string(),
         trust_domain: identity.trust_domain.to_string(),
         signer: identity.signer.clone(),
-        conditions: [ready].into_iter().chain(valid.cloned()).collect(),
+        conditions: [ready]
+            .into_iter()
+            .chain(valid.cloned())
+            .chain(of_server(former))
+            .collect(),
         ..former.clone()
     };
     with_inputs(status, inputs, former, &now)

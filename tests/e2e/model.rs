@@ -14,7 +14,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use trustweave_testbed::{Cluster, ClusterSpec, Testbed, wait_until};
+use trustweave_testbed::{Cluster, ClusterSpec, Installed, Testbed, wait_until};
 
 use super::rules::{Rule, shows};
 
@@ -202,6 +202,7 @@ async fn the_model_does_what_spire_does() {
         spire_namespace: "spire".to_owned(),
         spire_version: None,
         ca_ttl: None,
+        installed: Installed::Process,
     };
     let testbed = Testbed::start(&[spec], &super::progress).await.unwrap();
     let cluster = &testbed.clusters()[0];

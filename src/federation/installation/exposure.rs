@@ -7,7 +7,9 @@ use super::{
     configuration::ServerConfiguration,
     meaning::{items, name, namespace, selects},
 };
-use crate::model::declaration::Expose;
+use crate::model::bundle_endpoint::{
+    Expose, GatewayOptions, IngressOptions, LoadBalancerOptions, ParentRef,
+};
 
 /// A way from outside to the bundle endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +68,7 @@ pub(super) fn find(
             });
             if let Some(host) = rule["host"].as_str().filter(|_| leads) {
                 found.push(Exposure {
-                    expose: Expose::Ingress,
+                    expose: Expose::Ingress(ingress_options(ingress)),
                     url: format!("https://{}", host.to_lowercase()),
                     place: place("Ingress", ingress),
                     problem: None,
@@ -80,7 +82,7 @@ pub(super) fn find(
             .any(|it| is_serving(&it["name"]) && leads(&serving, &it["name"], &it["port"], port));
         let hosts = items(&route["spec"]["hostnames"]).filter_map(Value::as_str);
         found.extend(hosts.filter(|_| leads).map(|host| Exposure {
-            expose: Expose::Gateway,
+            expose: Expose::Gateway(gateway_options(route)),
             url: format!("https://{}", host.to_lowercase()),
             place: place("TLSRoute", route),
             problem: None,
@@ -94,7 +96,7 @@ pub(super) fn find(
         for ingress in items(&service["status"]["loadBalancer"]["ingress"]) {
             let host = ingress["hostname"].as_str().or(ingress["ip"].as_str());
             found.extend(host.map(|host| Exposure {
-                expose: Expose::LoadBalancer,
+                expose: Expose::LoadBalancer(LoadBalancerOptions::default()),
                 url: match outside {
                     443 => format!("https://{}", host.to_lowercase()),
                     outside => format!("https://{}:{outside}", host.to_lowercase()),
@@ -105,6 +107,29 @@ pub(super) fn find(
         }
     }
     found
+}
+
+/// The class decides how TLS is passed through; the annotations follow from it.
+fn ingress_options(ingress: &Value) -> IngressOptions {
+    let class = ingress["spec"]["ingressClassName"].as_str();
+    IngressOptions {
+        class_name: class.map(str::to_owned),
+        ..IngressOptions::default()
+    }
+}
+
+fn gateway_options(route: &Value) -> GatewayOptions {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let parents = items(&route["spec"]["parentRefs"]).filter_map(|parent| {
+        Some(ParentRef {
+            name: text(&parent["name"])?,
+            namespace: text(&parent["namespace"]),
+            section_name: text(&parent["sectionName"]),
+        })
+    });
+    GatewayOptions {
+        parent_refs: parents.collect(),
+    }
 }
 
 fn place(kind: &str, object: &Value) -> String {

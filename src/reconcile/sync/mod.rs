@@ -4,6 +4,7 @@ mod deliver;
 mod facts;
 mod overlay;
 mod revision;
+mod server;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,7 +39,7 @@ use crate::{
         declaration::{BundleEndpoint, Profile, TrustDomainSpec},
         declarations::Declarations,
         diagnostic::Diagnostic,
-        manifest::{Gvk, Manifest},
+        manifest::{Gvk, Manifest, ObjectRef},
         repository::{Revision, Tree, trust_domain_path},
         trust_domain::{ClusterName, TrustDomain},
     },
@@ -183,12 +184,7 @@ impl Writes {
 impl<R: Repository, C: Cluster> Sync<R, C> {
     /// A loop that has not seen anything yet. `cluster` has the agent's own rights, `overlays` those
     /// for the overlay's objects.
-    pub fn new(
-        repository: Arc<R>,
-        cluster: Arc<C>,
-        overlays: Arc<C>,
-        identity: Identity,
-    ) -> Self {
+    pub fn new(repository: Arc<R>, cluster: Arc<C>, overlays: Arc<C>, identity: Identity) -> Self {
         Self {
             repository,
             cluster,
@@ -280,7 +276,18 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                 .await?;
             self.detach(&states, &manifests, &live, &mut writes).await;
         }
-        self.watch(&manifests);
+        // Last: no peer waits for the own server.
+        let server = self
+            .keep_server(
+                inputs,
+                &declarations,
+                retired,
+                suspended,
+                &live,
+                &mut writes,
+            )
+            .await;
+        self.watch(&manifests, &server.watched);
 
         let told = report::Pass {
             identity: &self.identity,
@@ -295,6 +302,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             suspended,
             rewound: rewound.as_deref(),
             retired,
+            server: &server.told,
             inputs,
         };
         self.report(&told, &live).await?;
@@ -353,23 +361,25 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         Ok((context, retired))
     }
 
-    /// Watches our members, and everything that decisions about peers need.
-    fn watch(&self, manifests: &[Manifest]) {
-        let label = || Some((inventory::PART_OF.to_owned(), inventory::id()));
-        let members = manifests.iter().map(|manifest| Watched {
-            gvk: manifest.reference.gvk.clone(),
-            label: label(),
+    /// Watches our members, the SPIRE server's objects, and everything that decisions about peers
+    /// need.
+    fn watch(&self, manifests: &[Manifest], server: &[ObjectRef]) {
+        let members = manifests.iter().map(|manifest| {
+            let gvk = manifest.reference.gvk.clone();
+            Watched::labelled(gvk, inventory::PART_OF, inventory::id())
         });
         self.overlays.watch(&members.collect());
-        let all = [
+        let mut watched: BTreeSet<_> = server.iter().map(Watched::one).collect();
+        for gvk in [
             Gvk::new(SPIRE_API_VERSION, CFTD),
             Gvk::new(SPIRE_API_VERSION, CLUSTER_SPIFFE_ID),
             Gvk::new(SPIRE_API_VERSION, CLUSTER_STATIC_ENTRY),
             types::trust_peer_kind(),
             types::git_sync_kind(),
-        ];
-        let all = all.map(|gvk| Watched { gvk, label: None });
-        self.cluster.watch(&all.into());
+        ] {
+            watched.insert(Watched::all(gvk));
+        }
+        self.cluster.watch(&watched);
     }
 
     /// Writes the status objects that differ from what stands there.
@@ -416,7 +426,12 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             &status,
             &standing,
         )
-        .await
+        .await?;
+        let server = pass.server;
+        for happening in report::server_happenings(server, &former, &status, &standing) {
+            self.cluster.announce(happening).await;
+        }
+        Ok(())
     }
 
     async fn write_status(

@@ -8,19 +8,19 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, Node, ServiceAccount};
-use kube::api::{
-    Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams,
-};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use crate::binaries::Binaries;
+use crate::crds;
 use crate::credentials::ApiServerCredentials;
 use crate::port;
-use crate::process::{Process, Program, run, run_with_input, wait_until};
+use crate::process::{Process, Program, run, run_with_input};
 use crate::reaper::Reaper;
+use crate::server_objects::Installed;
 use crate::spire::{Installation, Spire};
 use crate::spire_version::SpireVersion;
 
@@ -60,6 +60,8 @@ pub struct ClusterSpec {
     pub spire_version: Option<SpireVersion>,
     /// How long SPIRE's authorities live; without one 24 hours, as SPIRE itself has it.
     pub ca_ttl: Option<Duration>,
+    /// How the SPIRE server is present in the cluster.
+    pub installed: Installed,
 }
 
 impl ClusterSpec {
@@ -286,7 +288,7 @@ impl ControlPlane {
     /// What must be there before SPIRE is: its kinds, its namespace, and a node for pods to be bound to.
     async fn prepare(&self, spec: &ClusterSpec) -> anyhow::Result<()> {
         let (crds, namespace, node) = futures::future::join3(
-            self.install_crds(),
+            self.install_kinds(&spec.installed),
             self.create_namespace(&spec.spire_namespace),
             self.create_node(),
         )
@@ -294,43 +296,13 @@ impl ControlPlane {
         crds.and(namespace).and(node)
     }
 
-    async fn install_crds(&self) -> anyhow::Result<()> {
-        let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
-        let crds: Api<DynamicObject> =
-            Api::all_with(self.client.clone(), &ApiResource::from_gvk(&kind));
-        let directory = self.binaries.spire_crds();
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&directory)
-            .with_context(|| format!("cannot list {}", directory.display()))?
-        {
-            let path = entry?.path();
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            let crd: Value = serde_saphyr::from_str(&text)
-                .with_context(|| format!("cannot parse {}", path.display()))?;
-            let name = crd["metadata"]["name"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned();
-            crds.patch(&name, &field_manager(), &Patch::Apply(&crd))
-                .await
-                .with_context(|| format!("cannot apply {name}"))?;
-            names.push(name);
+    async fn install_kinds(&self, installed: &Installed) -> anyhow::Result<()> {
+        let mut definitions = crds::read(&self.binaries.spire_crds())?;
+        if *installed != Installed::Process {
+            definitions.push(crds::parse(crds::ROUTES)?);
+            definitions.push(crds::parse(crds::TLS_ROUTES)?);
         }
-        for name in names {
-            wait_until(&format!("{name} to be established"), START, async || {
-                let crd = crds.get(&name).await?;
-                let conditions = crd.data["status"]["conditions"].as_array();
-                let established = conditions.is_some_and(|conditions| {
-                    conditions.iter().any(|condition| {
-                        condition["type"] == "Established" && condition["status"] == "True"
-                    })
-                });
-                Ok(established.then_some(()))
-            })
-            .await?;
-        }
-        Ok(())
+        crds::install(&self.client, &definitions).await
     }
 
     async fn create_namespace(&self, name: &str) -> anyhow::Result<()> {

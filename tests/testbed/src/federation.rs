@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::process::{Process, wait_until};
 use crate::topology::{self, Directions};
-use crate::{Cluster, ClusterSpec, SpireVersion, SshKey, Testbed, port, ssh_key};
+use crate::{Cluster, ClusterSpec, Installed, SpireVersion, SshKey, Testbed, port, ssh_key};
 
 /// The class of the example's SPIRE objects.
 pub const CLASS_NAME: &str = "zero-trust-workload-identity-manager-spire";
@@ -98,6 +98,15 @@ impl Plan {
         self
     }
 
+    /// How the SPIRE server is present, in all clusters.
+    #[must_use]
+    pub fn with_installed(mut self, installed: &Installed) -> Self {
+        for cluster in &mut self.clusters {
+            cluster.installed = installed.clone();
+        }
+        self
+    }
+
     /// How long SPIRE's authorities live, in all clusters.
     #[must_use]
     pub fn with_ca_ttl(mut self, ca_ttl: Duration) -> Self {
@@ -117,6 +126,7 @@ pub fn cluster_spec(name: &str) -> ClusterSpec {
         spire_namespace: SPIRE_NAMESPACE.to_owned(),
         spire_version: None,
         ca_ttl: None,
+        installed: Installed::Process,
     }
 }
 

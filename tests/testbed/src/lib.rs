@@ -3,7 +3,9 @@
 //! Nothing here is simulated: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, spire-server,
 //! spire-agent, spire-controller-manager and `git daemon` run as ordinary processes without root, containers or
 //! downloads of anything but pinned sources ([`binaries`]). What is missing is a kubelet: pods are scheduled onto
-//! a [`Node`](cluster::NODE) that never runs them.
+//! a [`Node`](cluster::NODE) that never runs them. Only the SPIRE server's own pod is run, as processes, where a
+//! cluster asks for the objects of a real installation ([`Installed`]); OpenShift's operator has
+//! a stand-in ([`operator`]).
 //!
 //! * Everything that a [`Testbed`] starts and writes is gone when it is dropped, and also when the test process
 //!   panics, is interrupted or is killed: see [`reaper`].
@@ -16,15 +18,22 @@
 
 pub mod authority;
 pub mod binaries;
+mod clock;
 pub mod cluster;
+mod configuration;
+pub mod crds;
 pub mod credentials;
 pub mod endpoint;
 pub mod federation;
 pub mod git;
+mod kubelet;
+mod loopback;
 pub mod measure;
+pub mod operator;
 mod port;
 pub mod process;
 pub mod reaper;
+pub mod server_objects;
 mod settings;
 pub mod spire;
 mod spire_version;
@@ -42,6 +51,7 @@ pub use crate::cluster::{Cluster, ClusterSpec};
 pub use crate::credentials::{SshKey, ssh_key};
 pub use crate::git::GitRemote;
 pub use crate::process::{Process, Program, wait_until};
+pub use crate::server_objects::{DataVolume, Distribution, Installed, ServerObjects};
 pub use crate::spire::Spire;
 pub use crate::spire_version::SpireVersion;
 

@@ -5,19 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
 use crate::authority::Identity;
 use crate::cluster::{ClusterSpec, field_manager};
+use crate::configuration;
+use crate::kubelet::{Container, Kubelet, Machine};
+use crate::loopback::Loopback;
+use crate::operator::Operator;
 use crate::port;
-use crate::process::{Process, Program, run, wait_until};
+use crate::process::{Process, Program, http_get, run, wait_until};
 use crate::reaper::Reaper;
+use crate::server_objects::{
+    self, CONFIGURATION_KEY, CONTROLLER_MANAGER_KEY, Installed, SPIRE_SERVER,
+};
 use crate::workload::{self, WorkloadView};
 
 const START: Duration = Duration::from_mins(1);
@@ -45,19 +52,13 @@ pub(crate) struct Installation {
 /// The SPIRE of one trust domain.
 pub struct Spire {
     installation: Installation,
-    ports: Ports,
-    server: Program,
-    controller_manager: Program,
-    running_server: Mutex<Option<Process>>,
-    running_controller_manager: Mutex<Option<Process>>,
+    loopback: Loopback,
+    server: Arc<Container>,
+    controller_manager: Arc<Container>,
     running_agent: Mutex<Option<Process>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Ports {
-    server: u16,
-    bundle_endpoint: u16,
-    health: u16,
+    /// There is one if objects stand for the server.
+    kubelet: Option<Kubelet>,
+    operator: Option<Operator>,
 }
 
 impl Spire {
@@ -73,31 +74,67 @@ impl Spire {
             socket.display()
         );
         let mut spire = Self::new(installation)?;
-        match spire.start_server().await {
-            Err(error) if port::was_taken(&error) => {
-                spire = Self::new(spire.installation)?;
-                spire.start_server().await?;
+        let installed = spire.installation.spec.installed.clone();
+        match installed {
+            Installed::Process => {
+                match spire.start_server().await {
+                    Err(error) if port::was_taken(&error) => {
+                        spire = Self::new(spire.installation)?;
+                        spire.start_server().await?;
+                    }
+                    started => started?,
+                }
+                spire.start_controller_manager().await?;
             }
-            started => started?,
+            Installed::Objects(objects) => {
+                let Installation { client, spec, .. } = &spire.installation;
+                server_objects::bind_data_volume(client, &spec.spire_namespace).await?;
+                server_objects::install(client, spec, &objects).await?;
+                spire.run_pod().await?;
+            }
+            Installed::Operator(version) => {
+                let Installation { client, spec, .. } = &spire.installation;
+                server_objects::bind_data_volume(client, &spec.spire_namespace).await?;
+                spire.operator = Some(Operator::start(client, spec, version).await?);
+                spire.run_pod().await?;
+            }
         }
-        spire.start_controller_manager().await?;
         spire.until_bundle_is_published().await?;
         Ok(spire)
     }
 
     fn new(installation: Installation) -> anyhow::Result<Self> {
-        let ports = Ports {
-            server: port::free()?,
-            bundle_endpoint: port::free()?,
-            health: port::free()?,
-        };
         let directory = &installation.directory;
+        let data = directory.join("data");
+        let mounted = directory.join("config");
+        for made in [&data, &mounted] {
+            std::fs::create_dir_all(made)
+                .with_context(|| format!("cannot make {}", made.display()))?;
+        }
+        let loopback = Loopback {
+            data,
+            socket: installation.server_socket(),
+            kubeconfig: installation.kubeconfig.clone(),
+            server_port: port::free()?,
+            bundle_endpoint_port: port::free()?,
+            hidden_port: port::free()?,
+            server_health_port: port::free()?,
+            controller_manager_health_port: port::free()?,
+            publisher: configuration::publisher(&installation.spec),
+        };
         let logs = directory.with_file_name("log");
-        let configuration = directory.join("server.conf");
+        let server = mounted.join(CONFIGURATION_KEY);
+        let controller_manager = mounted.join(CONTROLLER_MANAGER_KEY);
+        let spec = &installation.spec;
+        write_json(&server, &loopback.server(configuration::server(spec, true)))?;
+        write_json(
+            &controller_manager,
+            &loopback.controller_manager(configuration::controller_manager(spec)),
+        )?;
         let server = Program {
             name: "spire-server".to_owned(),
             path: installation.server_program(),
-            arguments: vec!["run".into(), "-config".into(), configuration.clone().into()],
+            arguments: vec!["run".into(), "-config".into(), server.into()],
             environment: vec![(
                 "SSL_CERT_FILE".into(),
                 installation.web_authority.clone().into(),
@@ -105,16 +142,10 @@ impl Spire {
             directory: directory.clone(),
             log: logs.join("spire-server.log"),
         };
-        write_json(&configuration, &installation.server_configuration(ports))?;
-        let configuration = directory.join("controller-manager.yaml");
-        write_json(
-            &configuration,
-            &installation.controller_manager_configuration(ports),
-        )?;
         let controller_manager = Program {
             name: "spire-controller-manager".to_owned(),
             path: installation.controller_manager.clone(),
-            arguments: vec!["-config".into(), configuration.into()],
+            arguments: vec!["-config".into(), controller_manager.into()],
             environment: vec![
                 ("KUBECONFIG".into(), installation.kubeconfig.clone().into()),
                 // The API server could not call a webhook without a Service that leads to it.
@@ -125,13 +156,54 @@ impl Spire {
         };
         Ok(Self {
             installation,
-            ports,
-            server,
-            controller_manager,
-            running_server: Mutex::new(None),
-            running_controller_manager: Mutex::new(None),
+            loopback,
+            server: Arc::new(Container::new(server)),
+            controller_manager: Arc::new(Container::new(controller_manager)),
             running_agent: Mutex::new(None),
+            kubelet: None,
+            operator: None,
         })
+    }
+
+    async fn run_pod(&mut self) -> anyhow::Result<()> {
+        self.kubelet = Some(Kubelet::start(Machine {
+            client: self.installation.client.clone(),
+            namespace: self.namespace().to_owned(),
+            reaper: Arc::clone(&self.installation.reaper),
+            configuration: self.installation.directory.join("config"),
+            loopback: self.loopback.clone(),
+            server: Arc::clone(&self.server),
+            controller_manager: Arc::clone(&self.controller_manager),
+        }));
+        self.until_rolled_out().await
+    }
+
+    /// The operator that keeps the server's objects, if one is installed.
+    pub fn operator(&self) -> Option<&Operator> {
+        self.operator.as_ref()
+    }
+
+    /// How often the server was started by its pod: once, and once more for each new pod and for each crash. Nothing
+    /// if no object stands for the server.
+    pub fn server_starts(&self) -> u64 {
+        self.kubelet.as_ref().map_or(0, Kubelet::starts)
+    }
+
+    /// Waits until the server's pod is of the `StatefulSet`'s current template, and ready.
+    pub async fn until_rolled_out(&self) -> anyhow::Result<()> {
+        let client = &self.installation.client;
+        let sets: Api<StatefulSet> = Api::namespaced(client.clone(), self.namespace());
+        let log = &self.server.program.log;
+        wait_until("the SPIRE server to be rolled out", START, async || {
+            let set = sets.get(SPIRE_SERVER).await?;
+            let status = set.status.unwrap_or_default();
+            let rolled_out = status.observed_generation == set.metadata.generation
+                && status.update_revision == status.current_revision
+                && status.ready_replicas == Some(1);
+            Ok(rolled_out.then_some(()))
+        })
+        .await
+        .with_context(|| format!("the server logs to {}", log.display()))
     }
 
     /// The trust domain's name.
@@ -162,7 +234,7 @@ impl Spire {
 
     /// Where the server serves its bundle (profile `https_spiffe`).
     pub fn bundle_endpoint_url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.ports.bundle_endpoint)
+        format!("https://127.0.0.1:{}", self.loopback.bundle_endpoint_port)
     }
 
     /// The SPIFFE ID that the bundle endpoint proves.
@@ -300,30 +372,31 @@ impl Spire {
 
     /// The server's configuration as the running server read it, or will read it at its next start.
     pub fn configuration(&self) -> anyhow::Result<Value> {
-        let path = self.installation.directory.join("server.conf");
+        let path = self.installation.directory.join("config");
+        let path = path.join(CONFIGURATION_KEY);
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("cannot read {}", path.display()))?;
         parse(&text)
     }
 
-    /// Replaces the server's configuration; it takes effect with the next start.
-    pub fn set_configuration(&self, configuration: &Value) -> anyhow::Result<()> {
-        write_json(
-            &self.installation.directory.join("server.conf"),
-            configuration,
-        )
-    }
-
-    /// Kills the server.
+    /// Kills the server. If it has a pod, it is not started there again before [`start_server`](Self::start_server).
     pub async fn stop_server(&self) -> anyhow::Result<()> {
-        stop(&self.running_server).await
+        self.server.hold().await
     }
 
     /// Starts the server with the keys and data it had, and waits until it is healthy.
     pub async fn start_server(&self) -> anyhow::Result<()> {
-        let mut running = self.running_server.lock().await;
+        self.server.release();
+        if self.kubelet.is_some() {
+            return wait_until("the server in its pod to be healthy", START, async || {
+                self.server(&["healthcheck"]).await.map(Some)
+            })
+            .await
+            .map(drop);
+        }
+        let mut running = self.server.running.lock().await;
         if running.is_none() {
-            let process = Process::start(&self.installation.reaper, &self.server)?;
+            let process = Process::start(&self.installation.reaper, &self.server.program)?;
             process
                 .until_ready(START, async || {
                     self.server(&["healthcheck"]).await?;
@@ -335,24 +408,31 @@ impl Spire {
         Ok(())
     }
 
-    /// Kills spire-controller-manager.
+    /// Kills spire-controller-manager. If it has a pod, it is not started there again before
+    /// [`start_controller_manager`](Self::start_controller_manager).
     pub async fn stop_controller_manager(&self) -> anyhow::Result<()> {
-        stop(&self.running_controller_manager).await
+        self.controller_manager.hold().await
     }
 
     /// Starts spire-controller-manager and waits until it is ready.
     pub async fn start_controller_manager(&self) -> anyhow::Result<()> {
-        let mut running = self.running_controller_manager.lock().await;
+        self.controller_manager.release();
+        let ready = async || {
+            let port = self.loopback.controller_manager_health_port;
+            let answer = http_get(port, "/readyz").await?;
+            let status = answer.lines().next().unwrap_or_default();
+            anyhow::ensure!(status.contains(" 200 "), "/readyz says {status}");
+            Ok(Some(()))
+        };
+        if self.kubelet.is_some() {
+            let what = "spire-controller-manager in its pod to be ready";
+            return wait_until(what, START, ready).await;
+        }
+        let mut running = self.controller_manager.running.lock().await;
         if running.is_none() {
-            let process = Process::start(&self.installation.reaper, &self.controller_manager)?;
-            process
-                .until_ready(START, async || {
-                    let answer = http_get(self.ports.health, "/readyz").await?;
-                    let status = answer.lines().next().unwrap_or_default();
-                    anyhow::ensure!(status.contains(" 200 "), "/readyz says {status}");
-                    Ok(Some(()))
-                })
-                .await?;
+            let program = &self.controller_manager.program;
+            let process = Process::start(&self.installation.reaper, program)?;
+            process.until_ready(START, ready).await?;
             *running = Some(process);
         }
         Ok(())
@@ -395,7 +475,7 @@ impl Spire {
                 "agent": {
                     "data_dir": directory,
                     "server_address": "127.0.0.1",
-                    "server_port": self.ports.server.to_string(),
+                    "server_port": self.loopback.server_port.to_string(),
                     "socket_path": socket,
                     "trust_domain": self.trust_domain(),
                     "trust_bundle_path": bundle,
@@ -524,71 +604,6 @@ impl Installation {
     fn server_socket(&self) -> PathBuf {
         self.directory.join("server.sock")
     }
-
-    /// JSON, as every distribution writes it.
-    fn server_configuration(&self, ports: Ports) -> Value {
-        let ca_ttl = self.spec.ca_ttl.unwrap_or(Duration::from_hours(24));
-        json!({
-            "server": {
-                "bind_address": "127.0.0.1",
-                "bind_port": ports.server.to_string(),
-                "socket_path": self.server_socket(),
-                "trust_domain": self.spec.trust_domain,
-                "data_dir": self.directory,
-                "log_level": "DEBUG",
-                "ca_ttl": format!("{}s", ca_ttl.as_secs()),
-                "default_x509_svid_ttl": "1h",
-                "ca_subject": [{
-                    "common_name": self.spec.name,
-                    "country": ["US"],
-                    "organization": ["Trustweave testbed"],
-                }],
-                "federation": {
-                    "bundle_endpoint": {
-                        "address": "127.0.0.1",
-                        "port": ports.bundle_endpoint,
-                        "refresh_hint": "60s",
-                        "profile": [{"https_spiffe": {}}],
-                    },
-                },
-            },
-            "plugins": {
-                "DataStore": [{"sql": {"plugin_data": {
-                    "database_type": "sqlite3",
-                    "connection_string": self.directory.join("datastore.sqlite3"),
-                }}}],
-                "NodeAttestor": [{"join_token": {"plugin_data": {}}}],
-                "KeyManager": [{"disk": {"plugin_data": {"keys_path": self.directory.join("keys.json")}}}],
-                "BundlePublisher": [{"k8s_configmap": {"plugin_data": {"clusters": {
-                    &self.spec.name: {
-                        "format": "spiffe",
-                        "namespace": self.spec.spire_namespace,
-                        "configmap_name": BUNDLE_CONFIG_MAP,
-                        "configmap_key": BUNDLE_KEY,
-                        "kubeconfig_path": self.kubeconfig,
-                    },
-                }}}}],
-            },
-        })
-    }
-
-    fn controller_manager_configuration(&self, ports: Ports) -> Value {
-        json!({
-            "apiVersion": "spire.spiffe.io/v1alpha1",
-            "kind": "ControllerManagerConfig",
-            "metadata": {"name": "spire-controller-manager"},
-            "metrics": {"bindAddress": "0"},
-            "health": {"healthProbeBindAddress": format!("127.0.0.1:{}", ports.health)},
-            "clusterName": self.spec.name,
-            // Else it asks the machine's DNS, and waits as long as that one takes.
-            "clusterDomain": "cluster.local",
-            "trustDomain": self.spec.trust_domain,
-            "className": self.spec.class_name,
-            "watchClassless": false,
-            "ignoreNamespaces": ["kube-system"],
-            "spireServerSocketPath": self.server_socket(),
-        })
-    }
 }
 
 async fn stop(running: &Mutex<Option<Process>>) -> anyhow::Result<()> {
@@ -619,15 +634,4 @@ fn authority_id(answer: &Value, authority: &str) -> anyhow::Result<String> {
 fn write_json(path: &Path, content: &Value) -> anyhow::Result<()> {
     std::fs::write(path, serde_json::to_string_pretty(content)?)
         .with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Enough of HTTP for a health endpoint.
-async fn http_get(port: u16, path: &str) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    stream
-        .write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())
-        .await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer)
 }

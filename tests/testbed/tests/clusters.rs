@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::json;
-use trustweave_testbed::{Cluster, ClusterSpec, Testbed, wait_until};
+use trustweave_testbed::{Cluster, ClusterSpec, Installed, Testbed, wait_until};
 
 const SOON: Duration = Duration::from_secs(40);
 
@@ -28,6 +28,7 @@ fn spec(name: &str) -> ClusterSpec {
         spire_namespace: "zero-trust-workload-identity-manager".to_owned(),
         spire_version: None,
         ca_ttl: None,
+        installed: Installed::Process,
     }
 }
 
