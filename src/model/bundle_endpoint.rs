@@ -1,6 +1,6 @@
 //! Where a trust domain's bundle is served, and what the agent keeps of that.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt, net::IpAddr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
@@ -10,7 +10,7 @@ use serde::{
 
 use url::Url;
 
-use super::trust_domain::SpiffeId;
+use super::trust_domain::{SpiffeId, TrustDomain};
 
 /// Where peers' SPIRE servers poll a trust domain's bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,11 +69,118 @@ impl ServedEndpoint {
         self.port.unwrap_or(Self::PORT)
     }
 
+    /// What does not fit together, each with where it stands below the endpoint.
+    pub(super) fn contradictions(&self, own: &TrustDomain) -> Vec<Contradiction> {
+        if self.manage {
+            self.managed_contradictions(own)
+        } else {
+            self.without_effect()
+        }
+    }
+
+    /// What is said of how the agent should keep the endpoint, which it is not asked to.
+    fn without_effect(&self) -> Vec<Contradiction> {
+        let exposed = self.expose.as_ref().is_some_and(|it| *it != Expose::None);
+        let said = [
+            ("expose", exposed),
+            ("port", self.port.is_some()),
+            ("staticFederatesWith", self.static_federates_with),
+            ("acceptIrreversible", self.accept_irreversible),
+        ];
+        let said = said.into_iter().filter(|(_, said)| *said);
+        said.map(|(field, _)| Contradiction {
+            field,
+            harmless: true,
+            message: format!("`{field}` changes nothing without `manage: true`"),
+            help: "have the agent keep the endpoint with `manage: true`, or remove it".to_owned(),
+        })
+        .collect()
+    }
+
+    fn managed_contradictions(&self, own: &TrustDomain) -> Vec<Contradiction> {
+        let mut found = Vec::new();
+        let mut wrong = |field, message: String, help: &str| {
+            found.push(Contradiction {
+                field,
+                harmless: false,
+                message,
+                help: help.to_owned(),
+            });
+        };
+        if self.port == Some(0) {
+            wrong("port", "port 0 is none".to_owned(), "use 8443");
+        }
+        let proven = SpiffeId::spire_server(own);
+        if self.spiffe_id.as_ref().is_some_and(|it| *it != proven) {
+            let help = format!("write `{proven}`, or remove `manage`");
+            let message = "the endpoint that the agent keeps is the SPIRE server's own".to_owned();
+            wrong("spiffeID", message, &help);
+        }
+        match &self.expose {
+            None => wrong(
+                "manage",
+                "how the managed endpoint is exposed is not said".to_owned(),
+                "add `expose: route`, `ingress`, `gateway`, `loadBalancer`, or `none` if you do it",
+            ),
+            Some(Expose::Gateway(options)) if options.parent_refs.is_empty() => wrong(
+                "expose",
+                "a TLSRoute belongs to a Gateway, and none is named".to_owned(),
+                "write `expose: {gateway: {parentRefs: [{name: <gateway>, namespace: <its namespace>}]}}`",
+            ),
+            Some(Expose::Ingress(options))
+                if options.known_controller().is_none() && options.annotations.is_empty() =>
+            {
+                wrong(
+                    "expose",
+                    "how the Ingress's controller passes TLS through is not known".to_owned(),
+                    "write `expose: {ingress: {className: <class>, controller: nginx | haproxy | openshift}}`, \
+                     or the `annotations` that it takes",
+                );
+            }
+            _ => {}
+        }
+        let by_name = matches!(
+            self.expose,
+            Some(Expose::Route | Expose::Ingress(_) | Expose::Gateway(_))
+        );
+        let Some((host, port)) = self.host_and_port().filter(|_| by_name) else {
+            return found;
+        };
+        let bare = host.trim_matches(['[', ']']);
+        if bare.parse::<IpAddr>().is_ok() {
+            wrong(
+                "url",
+                format!(
+                    "`{host}` is no name, and TLS is passed through by the name that is asked for"
+                ),
+                "use a name, or `expose: loadBalancer`",
+            );
+        }
+        if port != 443 && !matches!(self.expose, Some(Expose::Gateway(_))) {
+            wrong(
+                "url",
+                format!("nothing that `expose` makes serves port {port}: routers listen on 443"),
+                "leave the port out, or use `expose: loadBalancer`",
+            );
+        }
+        found
+    }
+
     /// The URL's host, and its port (443 if it names none); `None` if it is no such URL.
     pub fn host_and_port(&self) -> Option<(String, u16)> {
         let url = Url::parse(&self.url).ok()?;
         Some((url.host_str()?.to_owned(), url.port_or_known_default()?))
     }
+}
+
+/// What does not fit together in the declaration of an endpoint.
+pub(super) struct Contradiction {
+    /// The field.
+    pub(super) field: &'static str,
+    /// Whether it merely changes nothing.
+    pub(super) harmless: bool,
+    pub(super) message: String,
+    pub(super) help: String,
 }
 
 /// How a client of a bundle endpoint knows it.
@@ -354,5 +461,112 @@ impl JsonSchema for BundleEndpoint {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let served = generator.subschema_for::<ServedEndpoint>();
         json_schema!({"oneOf": [{"const": "none"}, served]})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn endpoint(more: &Value) -> ServedEndpoint {
+        let mut endpoint = json!({"profile": "https_spiffe", "url": "https://a.test"});
+        let (object, more) = (endpoint.as_object_mut().unwrap(), more.as_object().unwrap());
+        object.extend(more.clone());
+        serde_json::from_value(endpoint).unwrap()
+    }
+
+    #[test]
+    fn expose_is_a_name_or_a_name_with_options() {
+        let read = |value: Value| serde_json::from_value::<Expose>(value);
+        let check = |value: Value, expected: Expose| {
+            let found = read(value).unwrap();
+            assert_eq!(found, expected);
+            // What is written is read back.
+            assert_eq!(
+                read(serde_json::to_value(&found).unwrap()).unwrap(),
+                expected
+            );
+        };
+        check(json!("route"), Expose::Route);
+        check(json!("none"), Expose::None);
+        check(json!("ingress"), Expose::Ingress(IngressOptions::default()));
+        let annotations = [("a".to_owned(), "b".to_owned())].into();
+        check(
+            json!({"loadBalancer": {"annotations": {"a": "b"}}}),
+            Expose::LoadBalancer(LoadBalancerOptions { annotations }),
+        );
+        for (value, expected) in [
+            (json!("router"), "unknown variant `router`"),
+            (json!({"route": {}}), "unknown variant `route`"),
+            (json!({"ingress": {}, "gateway": {}}), "invalid length 2"),
+            (json!({}), "invalid length 0"),
+            (json!(1), "expected `route`, `ingress`"),
+            (json!({"ingress": {"class": "x"}}), "unknown field `class`"),
+        ] {
+            let error = read(value).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_told() {
+        let own = TrustDomain::parse("a.test").unwrap();
+        let check = |more: Value, expected: &[&str]| {
+            let found = endpoint(&more).contradictions(&own);
+            let found: Vec<_> = found.iter().map(|it| it.message.as_str()).collect();
+            let fits = found.len() == expected.len()
+                && found
+                    .iter()
+                    .zip(expected)
+                    .all(|(it, part)| it.contains(part));
+            assert!(fits, "{more}: {found:?}");
+        };
+        check(json!({}), &[]);
+        check(json!({"expose": "none", "acceptDataLoss": true}), &[]);
+        check(json!({"expose": "route"}), &["`expose` changes nothing"]);
+        check(
+            json!({"port": 1, "staticFederatesWith": true, "acceptIrreversible": true}),
+            &["`port`", "`staticFederatesWith`", "`acceptIrreversible`"],
+        );
+        let managed = |mut more: Value| {
+            more["manage"] = true.into();
+            more
+        };
+        check(managed(json!({"expose": "route"})), &[]);
+        check(managed(json!({})), &["is not said"]);
+        check(managed(json!({"expose": "gateway"})), &["none is named"]);
+        check(
+            managed(
+                json!({"expose": {"gateway": {"parentRefs": [{"name": "g"}]}}, "url": "https://a.test:8443"}),
+            ),
+            &[],
+        );
+        check(managed(json!({"expose": "ingress"})), &["is not known"]);
+        check(
+            managed(json!({"expose": {"ingress": {"className": "nginx"}}})),
+            &[],
+        );
+        check(
+            managed(json!({"expose": {"ingress": {"annotations": {"a": "b"}}}})),
+            &[],
+        );
+        check(
+            managed(json!({"expose": "route", "url": "https://127.0.0.1:8443"})),
+            &["is no name", "serves port 8443"],
+        );
+        check(
+            managed(json!({"expose": "route", "url": "https://[::1]"})),
+            &["is no name"],
+        );
+        check(
+            managed(json!({"expose": "loadBalancer", "url": "https://127.0.0.1:8443"})),
+            &[],
+        );
+        check(
+            managed(json!({"expose": "none", "spiffeID": "spiffe://b.test/x", "port": 0})),
+            &["port 0", "SPIRE server's own"],
+        );
     }
 }

@@ -345,6 +345,19 @@ impl Reader<'_> {
                 ),
                 _ => {}
             }
+            for found in endpoint.contradictions(trust_domain) {
+                let diagnostic = if found.harmless {
+                    Diagnostic::warning(Code::WithoutEffect, path, found.message)
+                } else {
+                    Diagnostic::error(Code::InvalidValue, path, found.message)
+                };
+                let pointer = format!("/spec/bundleEndpoint/{}", found.field);
+                self.diagnostics.push(
+                    diagnostic
+                        .at(document.position_of(&pointer))
+                        .help(found.help),
+                );
+            }
         }
         for (pointer, names) in [
             ("import", &spec.consent.import),

@@ -350,3 +350,6 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
         (None, None) => Decision::default(),
     }
 }
+
+#[cfg(test)]
+mod tests;
