@@ -5,6 +5,7 @@
 
 mod keys;
 mod registrations;
+mod server;
 mod words;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,7 @@ use serde::{Serialize, Serializer};
 pub use self::{
     keys::{Bundles, KeyChange, talked_about},
     registrations::{Registrations, registrations},
+    server::{Management, ServerChange},
 };
 
 use super::consent::{Consent, Move, consent};
@@ -121,6 +123,8 @@ pub enum Change {
         /// Whom its workloads trust.
         peers: BTreeSet<TrustDomain>,
     },
+    /// SPIRE servers come to be managed, or no longer are.
+    Server(ServerChange),
     /// Keys are taken back, accepted again, or gone from a bundle.
     #[serde(untagged)]
     Keys(KeyChange),
@@ -164,16 +168,19 @@ pub fn impact(before: &Declarations, after: &Declarations, bundles: &Bundles) ->
     keys.extend(keys::vanished(after, bundles));
     let mut identities = Vec::new();
     let mut memberships = Vec::new();
+    let mut servers = Vec::new();
     let names: BTreeSet<_> = before
         .trust_domains
         .keys()
         .chain(after.trust_domains.keys())
         .collect();
     for name in names {
-        match (
+        let (old, new) = (
             before.trust_domains.get(name),
             after.trust_domains.get(name),
-        ) {
+        );
+        servers.extend(server::server(name, old, new).map(Change::Server));
+        match (old, new) {
             (None, Some(spec)) => identities.push(Change::Declared {
                 trust_domain: name.clone(),
                 clusters: clusters(spec),
@@ -193,6 +200,7 @@ pub fn impact(before: &Declarations, after: &Declarations, bundles: &Bundles) ->
         .chain(identities)
         .chain(edges(before, after))
         .chain(memberships)
+        .chain(servers)
         .collect()
 }
 
@@ -503,6 +511,64 @@ mod tests {
                 "a.test: its bundle endpoint was https://a.test by https_spiffe as \
                spiffe://a.test/x, and will be none (trusted by b.test)",
             ],
+        );
+    }
+
+    #[test]
+    fn what_is_done_to_spire_servers_is_told_and_what_stays_of_it() {
+        let manage = |distribution: &'static str, accept: bool| {
+            move |after: &mut Declarations| {
+                let spec = own(after, "a.test");
+                spec.spire.distribution = serde_json::from_value(json!(distribution)).unwrap();
+                let served = json!({
+                    "profile": "https_spiffe", "url": "https://a.test", "manage": true,
+                    "acceptIrreversible": accept,
+                });
+                spec.bundle_endpoint = serde_json::from_value(served).unwrap();
+            }
+        };
+        let told = |distribution, accept| -> (String, String) {
+            let before = declarations();
+            let mut after = before.clone();
+            manage(distribution, accept)(&mut after);
+            let last = |a: &Declarations, b: &Declarations| {
+                let changes = impact(a, b, &Bundles::default());
+                changes.last().unwrap().to_string()
+            };
+            (last(&before, &after), last(&after, &before))
+        };
+        let begin = "a.test: the SPIRE server of cluster-1 will";
+        assert_eq!(
+            told("custom", false),
+            (
+                format!("{begin} be configured to serve its bundle, and restarted for that"),
+                format!("{begin} no longer be managed: what was there before comes back"),
+            )
+        );
+        let stays = format!(
+            "{begin} no longer be managed, but `spec.federation` of its SpireServer stays: its \
+             operator lets nobody remove it"
+        );
+        assert_eq!(
+            told("ztwim", true),
+            (
+                format!(
+                    "{begin} serve its bundle by `spec.federation` of its SpireServer, which can't be \
+                     taken back: once that is set, nobody can remove it, nor change its profile, \
+                     https_spiffe"
+                ),
+                stays.clone(),
+            )
+        );
+        assert_eq!(
+            told("ztwim", false),
+            (
+                format!(
+                    "{begin} be managed, but `spec.federation` of its SpireServer can't be taken \
+                     back: it is set only with `acceptIrreversible: true`"
+                ),
+                stays,
+            )
         );
     }
 

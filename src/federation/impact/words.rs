@@ -101,6 +101,7 @@ impl fmt::Display for Change {
                 write!(f, "{trust_domain}: ")?;
                 membership_of(f, joined, left, peers)
             }
+            Self::Server(change) => change.fmt(f),
             Self::Keys(change) => change.fmt(f),
         }
     }
