@@ -14,6 +14,7 @@
 //! every cluster that asks for no version ([`SpireVersion`]); with `TRUSTWEAVE_TESTBED_KEEP=1` the testbed's directory
 //! (logs in `<cluster number>/log`) is not removed.
 
+mod access;
 pub mod authority;
 pub mod binaries;
 pub mod cluster;
@@ -25,8 +26,10 @@ pub mod measure;
 mod port;
 pub mod process;
 pub mod reaper;
+mod server_commands;
 mod settings;
 pub mod spire;
+mod spire_configuration;
 mod spire_version;
 pub mod topology;
 pub mod workload;
