@@ -22,6 +22,7 @@ pub mod credentials;
 pub mod endpoint;
 pub mod federation;
 pub mod git;
+pub mod image;
 pub mod measure;
 mod port;
 pub mod process;
