@@ -1,11 +1,15 @@
 //! Real Kubernetes control planes, SPIRE and git servers on loopback, for Trustweave's tests and demo.
 //!
 //! Nothing here is simulated: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, spire-server,
-//! spire-agent, spire-controller-manager and `git daemon` run as ordinary processes without root, containers or
-//! downloads of anything but pinned sources ([`binaries`]). What is missing is a kubelet: pods are scheduled onto
-//! a [`Node`](cluster::NODE) that never runs them.
+//! spire-agent, spire-controller-manager and `git daemon` run as ordinary processes, built from pinned sources
+//! ([`binaries`]). There are two levels:
 //!
-//! * Everything that a [`Testbed`] starts and writes is gone when it is dropped, and also when the test process
+//! 1. A [`Testbed`] needs no root and starts in seconds. What is missing is a kubelet: pods are scheduled onto a
+//!    [`Node`](cluster::NODE) that never runs them, and SPIRE runs beside the cluster.
+//! 2. [`nodes::Nodes`] has a kubelet, containerd and runc for each cluster, in namespaces of the kernel: pods run,
+//!    SPIRE's among them. It needs root, and more of the machine ([`nodes`]).
+//!
+//! * Everything that either starts and writes is gone when it is dropped, and also when the test process
 //!   panics, is interrupted or is killed: see [`reaper`].
 //! * Nothing sleeps for a fixed time; waiting is [`process::wait_until`], which says what it waited for.
 //! * Ports are free loopback ports, so any number of testbeds run at once.
@@ -24,6 +28,7 @@ pub mod federation;
 pub mod git;
 pub mod image;
 pub mod measure;
+pub mod nodes;
 mod port;
 pub mod process;
 pub mod reaper;
