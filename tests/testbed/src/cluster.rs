@@ -5,20 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Namespace, Node, ServiceAccount};
-use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
-use serde_json::{Value, json};
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::Node;
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::json;
 use tokio::sync::Mutex;
 
+use crate::access::{Access, START, field_manager, write};
 use crate::binaries::Binaries;
 use crate::crds;
-use crate::credentials::ApiServerCredentials;
+use crate::credentials::{ApiServerCredentials, ClusterAuthority};
 use crate::port;
-use crate::process::{Process, Program, run, run_with_input};
+use crate::process::{Process, Program, arguments, flag};
 use crate::reaper::Reaper;
 use crate::server_objects::Installed;
 use crate::spire::{Installation, Spire};
@@ -30,20 +29,12 @@ const ADMIN_TOKEN: &str = "testbed-admin";
 /// The node that the scheduler binds pods to.
 pub const NODE: &str = "node-1";
 
-/// Long enough for an API server on a machine that is busy compiling.
-const START: Duration = Duration::from_secs(90);
-
 /// What a user's cluster needs to run workloads as objects. The rest (node health, volumes, certificates,
 /// autoscaling, …) has nothing to look at here and would only poll.
 const CONTROLLERS: &str = "--controllers=clusterrole-aggregation-controller,daemonset-controller,\
      deployment-controller,endpointslice-controller,garbage-collector-controller,job-controller,\
      namespace-controller,replicaset-controller,root-ca-certificate-publisher-controller,\
      serviceaccount-controller,statefulset-controller";
-
-/// A list of arguments of different string types.
-macro_rules! arguments {
-    ($($argument:expr),* $(,)?) => { vec![$(std::ffi::OsString::from($argument)),*] };
-}
 
 /// What a cluster and the SPIRE in it are called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,11 +73,7 @@ pub struct Cluster {
 
 struct ControlPlane {
     directory: PathBuf,
-    url: String,
-    authority: String,
-    kubeconfig: PathBuf,
-    client: Client,
-    binaries: Arc<Binaries>,
+    access: Access,
     reaper: Arc<Reaper>,
     api_server: Program,
     running_api_server: Mutex<Option<Process>>,
@@ -114,14 +101,14 @@ impl Cluster {
         }
         .with_context(|| format!("cannot start the control plane of {}", spec.name))?;
         plane
-            .prepare(spec)
+            .prepare(spec, &binaries.spire_crds())
             .await
             .with_context(|| format!("cannot prepare {}", spec.name))?;
         let installation = Installation {
             spec: spec.clone(),
             directory: directory.join("spire"),
-            kubeconfig: plane.kubeconfig.clone(),
-            client: plane.client.clone(),
+            kubeconfig: plane.access.kubeconfig.clone(),
+            client: plane.access.client.clone(),
             programs: binaries.spire(spec.spire_version()?)?.to_owned(),
             controller_manager: binaries.spire_controller_manager(),
             web_authority: web_authority.to_owned(),
@@ -144,17 +131,17 @@ impl Cluster {
 
     /// A kubeconfig with all rights.
     pub fn kubeconfig(&self) -> &Path {
-        &self.plane.kubeconfig
+        &self.plane.access.kubeconfig
     }
 
     /// A client with all rights.
     pub fn client(&self) -> Client {
-        self.plane.client.clone()
+        self.plane.access.client.clone()
     }
 
     /// The API server's URL.
     pub fn url(&self) -> &str {
-        &self.plane.url
+        &self.plane.access.url
     }
 
     /// The directory with this cluster's data and logs.
@@ -164,16 +151,12 @@ impl Cluster {
 
     /// Runs kubectl with all rights and returns its stdout.
     pub async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut command = self.plane.kubectl();
-        command.args(arguments);
-        run(&self.plane.reaper, command).await
+        self.plane.access.kubectl(arguments).await
     }
 
     /// Applies manifests as `kubectl apply -f -` does.
     pub async fn kubectl_apply(&self, yaml: &str) -> anyhow::Result<String> {
-        let mut command = self.plane.kubectl();
-        command.args(["apply", "-f", "-"]);
-        run_with_input(&self.plane.reaper, command, yaml.as_bytes().to_vec()).await
+        self.plane.access.kubectl_apply(yaml).await
     }
 
     /// A kubeconfig with the rights of one `ServiceAccount`, which must exist, and no others.
@@ -182,28 +165,10 @@ impl Cluster {
         namespace: &str,
         name: &str,
     ) -> anyhow::Result<PathBuf> {
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), namespace);
-        let request = TokenRequest {
-            spec: Some(TokenRequestSpec {
-                expiration_seconds: Some(24 * 60 * 60),
-                ..TokenRequestSpec::default()
-            }),
-            ..TokenRequest::default()
-        };
-        let token = accounts
-            .create_token_request(name, &PostParams::default(), &request)
+        self.plane
+            .access
+            .service_account_kubeconfig(namespace, name)
             .await
-            .with_context(|| format!("cannot get a token of ServiceAccount {namespace}/{name}"))?
-            .status
-            .and_then(|status| status.token)
-            .context("the API server gave no token")?;
-        let path = self
-            .plane
-            .directory
-            .join(format!("{namespace}-{name}.kubeconfig"));
-        let content = kubeconfig(&self.plane.url, &self.plane.authority, &token, namespace);
-        write(&path, &content.to_string())?;
-        Ok(path)
     }
 
     /// Kills the API server, as a failed control plane node would. etcd and the controllers go on.
@@ -219,7 +184,7 @@ impl Cluster {
         let mut running = self.plane.running_api_server.lock().await;
         if running.is_none() {
             let process = Process::start(&self.plane.reaper, &self.plane.api_server)?;
-            until_ready(&process, &self.plane.client).await?;
+            self.plane.access.until_ready(&process).await?;
             *running = Some(process);
         }
         Ok(())
@@ -233,8 +198,8 @@ impl ControlPlane {
         directory: &Path,
     ) -> anyhow::Result<Self> {
         let pki = directory.join("pki");
-        std::fs::create_dir_all(&pki).with_context(|| format!("cannot make {}", pki.display()))?;
-        let credentials = ApiServerCredentials::write(&pki)?;
+        let names = ["127.0.0.1", "localhost"].map(str::to_owned);
+        let credentials = ClusterAuthority::new(&pki)?.api_server(&names)?;
         let tokens = pki.join("tokens.csv");
         write(
             &tokens,
@@ -244,16 +209,14 @@ impl ControlPlane {
 
         let api_port = port::free()?;
         let url = format!("https://127.0.0.1:{api_port}");
-        let kubeconfig_path = directory.join("admin.kubeconfig");
-        let content = kubeconfig(&url, &authority, ADMIN_TOKEN, "default");
-        write(&kubeconfig_path, &content.to_string())?;
-        let client = client(content).await?;
+        let kubectl = binaries.kubectl();
+        let access = Access::new(reaper, directory, kubectl, url, authority, ADMIN_TOKEN).await?;
 
         let programs = Layout {
             directory,
             credentials: &credentials,
             tokens: &tokens,
-            kubeconfig: &kubeconfig_path,
+            kubeconfig: &access.kubeconfig,
             etcd_url: format!("http://127.0.0.1:{}", port::free()?),
             peer_url: format!("http://127.0.0.1:{}", port::free()?),
             api_port,
@@ -262,7 +225,7 @@ impl ControlPlane {
         let etcd = Process::start(reaper, &programs.etcd(binaries))?;
         let running_api_server = Process::start(reaper, &api_server)?;
         tokio::select! {
-            ready = until_ready(&running_api_server, &client) => ready,
+            ready = access.until_ready(&running_api_server) => ready,
             ended = etcd.wait(START) => {
                 ended.and_then(|_| Err(anyhow::anyhow!("etcd ended before it was ready")))
             }
@@ -273,11 +236,7 @@ impl ControlPlane {
         let scheduler = Process::start(reaper, &programs.scheduler(binaries))?;
         Ok(Self {
             directory: directory.to_owned(),
-            url,
-            authority,
-            kubeconfig: kubeconfig_path,
-            client,
-            binaries: Arc::clone(binaries),
+            access,
             reaper: Arc::clone(reaper),
             api_server,
             running_api_server: Mutex::new(Some(running_api_server)),
@@ -286,39 +245,27 @@ impl ControlPlane {
     }
 
     /// What must be there before SPIRE is: its kinds, its namespace, and a node for pods to be bound to.
-    async fn prepare(&self, spec: &ClusterSpec) -> anyhow::Result<()> {
+    async fn prepare(&self, spec: &ClusterSpec, crds: &Path) -> anyhow::Result<()> {
         let (crds, namespace, node) = futures::future::join3(
-            self.install_kinds(&spec.installed),
-            self.create_namespace(&spec.spire_namespace),
+            self.install_kinds(&spec.installed, crds),
+            self.access.create_namespace(&spec.spire_namespace),
             self.create_node(),
         )
         .await;
         crds.and(namespace).and(node)
     }
 
-    async fn install_kinds(&self, installed: &Installed) -> anyhow::Result<()> {
-        let mut definitions = crds::read(&self.binaries.spire_crds())?;
+    async fn install_kinds(&self, installed: &Installed, spire: &Path) -> anyhow::Result<()> {
+        let mut definitions = crds::read(spire)?;
         if *installed != Installed::Process {
             definitions.push(crds::parse(crds::ROUTES)?);
             definitions.push(crds::parse(crds::TLS_ROUTES)?);
         }
-        crds::install(&self.client, &definitions).await
-    }
-
-    async fn create_namespace(&self, name: &str) -> anyhow::Result<()> {
-        let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let namespace = json!({
-            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name},
-        });
-        namespaces
-            .patch(name, &field_manager(), &Patch::Apply(&namespace))
-            .await
-            .with_context(|| format!("cannot create namespace {name}"))?;
-        Ok(())
+        crds::install(&self.access.client, &definitions).await
     }
 
     async fn create_node(&self) -> anyhow::Result<()> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
+        let nodes: Api<Node> = Api::all(self.access.client.clone());
         let node = json!({
             "apiVersion": "v1",
             "kind": "Node",
@@ -347,16 +294,6 @@ impl ControlPlane {
             .await
             .context("cannot make the node ready")?;
         Ok(())
-    }
-
-    fn kubectl(&self) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new(self.binaries.kubectl());
-        command
-            // Its discovery cache would be shared with the user's clusters otherwise.
-            .env("KUBECACHEDIR", self.directory.join("kubectl-cache"))
-            .env("KUBECONFIG", &self.kubeconfig)
-            .env("KUBERC", "off");
-        command
     }
 }
 
@@ -402,8 +339,8 @@ impl Layout<'_> {
             "--bind-address=127.0.0.1",
             format!("--secure-port={api_port}"),
             flag("--cert-dir=", &self.directory.join("pki")),
-            flag("--tls-cert-file=", &credentials.certificate),
-            flag("--tls-private-key-file=", &credentials.key),
+            flag("--tls-cert-file=", &credentials.server.certificate),
+            flag("--tls-private-key-file=", &credentials.server.key),
             flag("--token-auth-file=", self.tokens),
             "--authorization-mode=RBAC",
             flag(
@@ -456,61 +393,4 @@ impl Layout<'_> {
             log: self.directory.join("log").join(format!("{name}.log")),
         }
     }
-}
-
-/// A flag whose value is a path.
-fn flag(name: &str, path: &Path) -> OsString {
-    let mut argument = OsString::from(name);
-    argument.push(path);
-    argument
-}
-
-/// Who the testbed's own objects are managed by.
-pub(crate) fn field_manager() -> PatchParams {
-    PatchParams::apply("trustweave-testbed").force()
-}
-
-fn write(path: &Path, content: &str) -> anyhow::Result<()> {
-    std::fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// JSON is YAML, so it is a kubeconfig for every client.
-fn kubeconfig(url: &str, authority: &str, token: &str, namespace: &str) -> Value {
-    use base64::Engine as _;
-
-    let authority = base64::engine::general_purpose::STANDARD.encode(authority);
-    json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "testbed", "cluster": {"server": url, "certificate-authority-data": authority}}],
-        "users": [{"name": "testbed", "user": {"token": token}}],
-        "contexts": [{
-            "name": "testbed",
-            "context": {"cluster": "testbed", "user": "testbed", "namespace": namespace},
-        }],
-        "current-context": "testbed",
-    })
-}
-
-async fn client(kubeconfig: Value) -> anyhow::Result<Client> {
-    // Somebody else may have installed it already, which is as good.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    let kubeconfig: Kubeconfig = serde_json::from_value(kubeconfig)?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .context("cannot read the kubeconfig")?;
-    Client::try_from(config).context("cannot make a Kubernetes client")
-}
-
-async fn until_ready(api_server: &Process, client: &Client) -> anyhow::Result<()> {
-    api_server
-        .until_ready(START, async || {
-            let request = http::Request::get("/readyz").body(Vec::new())?;
-            match client.request_text(request).await {
-                Ok(answer) if answer == "ok" => Ok(Some(())),
-                Ok(answer) => bail!("/readyz says {answer}"),
-                Err(error) => Err(error.into()),
-            }
-        })
-        .await
 }

@@ -5,12 +5,18 @@ use serde_json::{Value, json};
 use crate::cluster::ClusterSpec;
 use crate::loopback::{BUNDLE_ENDPOINT_PORT, DATA_MOUNT};
 use crate::server_objects::CONTROLLER_MANAGER;
-use crate::spire::{BUNDLE_CONFIG_MAP, BUNDLE_KEY};
+use crate::spire_configuration::{self, BUNDLE_CONFIG_MAP, BUNDLE_KEY};
 
 /// The configuration of a server in a pod. JSON, as every distribution writes it.
 pub(crate) fn server(spec: &ClusterSpec, bundle_endpoint: bool) -> Value {
-    let ca_ttl = spec.ca_ttl.map_or(24 * 60 * 60, |ttl| ttl.as_secs());
-    let mut configuration = json!({
+    let mut server = spire_configuration::server(spec);
+    server["bind_address"] = json!("0.0.0.0");
+    server["bind_port"] = json!("8081");
+    server["data_dir"] = json!(DATA_MOUNT);
+    if bundle_endpoint {
+        server["federation"] = spire_configuration::federation("0.0.0.0", BUNDLE_ENDPOINT_PORT);
+    }
+    json!({
         "health_checks": {
             "bind_address": "0.0.0.0",
             "bind_port": "8080",
@@ -29,30 +35,8 @@ pub(crate) fn server(spec: &ClusterSpec, bundle_endpoint: bool) -> Value {
                 "service_account_allow_list": [format!("{}:spire-agent", spec.spire_namespace)],
             }}]}}}],
         },
-        "server": {
-            "bind_address": "0.0.0.0",
-            "bind_port": "8081",
-            "ca_subject": [{
-                "common_name": spec.name,
-                "country": ["US"],
-                "organization": ["Trustweave testbed"],
-            }],
-            "ca_ttl": format!("{ca_ttl}s"),
-            "data_dir": DATA_MOUNT,
-            "default_x509_svid_ttl": "1h",
-            "log_level": "DEBUG",
-            "trust_domain": spec.trust_domain,
-        },
-    });
-    if bundle_endpoint {
-        configuration["server"]["federation"] = json!({"bundle_endpoint": {
-            "address": "0.0.0.0",
-            "port": BUNDLE_ENDPOINT_PORT,
-            "refresh_hint": "60s",
-            "profile": [{"https_spiffe": {}}],
-        }});
-    }
-    configuration
+        "server": server,
+    })
 }
 
 /// The plugin that publishes the bundle in SPIFFE's format.
@@ -67,17 +51,12 @@ pub(crate) fn publisher(spec: &ClusterSpec) -> Value {
 
 /// The configuration of a controller manager in the server's pod.
 pub(crate) fn controller_manager(spec: &ClusterSpec) -> Value {
-    json!({
-        "apiVersion": "spire.spiffe.io/v1alpha1",
-        "kind": "ControllerManagerConfig",
-        "metadata": {"name": CONTROLLER_MANAGER, "namespace": spec.spire_namespace},
-        "metrics": {"bindAddress": "0.0.0.0:8082"},
-        "health": {"healthProbeBindAddress": "0.0.0.0:8083"},
-        "clusterName": spec.name,
-        "trustDomain": spec.trust_domain,
-        "className": spec.class_name,
-        "watchClassless": false,
-        "ignoreNamespaces": ["kube-system"],
-        "spireServerSocketPath": "/tmp/spire-server/private/api.sock",
-    })
+    let mut configuration = spire_configuration::controller_manager(spec);
+    configuration["metadata"] =
+        json!({"name": CONTROLLER_MANAGER, "namespace": spec.spire_namespace});
+    configuration["metrics"] = json!({"bindAddress": "0.0.0.0:8082"});
+    configuration["health"] = json!({"healthProbeBindAddress": "0.0.0.0:8083"});
+    configuration["ignoreNamespaces"] = json!(["kube-system"]);
+    configuration["spireServerSocketPath"] = json!("/tmp/spire-server/private/api.sock");
+    configuration
 }

@@ -8,7 +8,7 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch};
 use serde_json::Value;
 
-use crate::cluster::field_manager;
+use crate::access::field_manager;
 use crate::process::wait_until;
 
 const SERVED: Duration = Duration::from_mins(1);

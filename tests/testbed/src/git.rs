@@ -79,6 +79,11 @@ impl GitRemote {
         &self.url
     }
 
+    /// The port that it is served at.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The bare repository.
     pub fn path(&self) -> &Path {
         &self.path

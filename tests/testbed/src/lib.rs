@@ -1,13 +1,16 @@
 //! Real Kubernetes control planes, SPIRE and git servers on loopback, for Trustweave's tests and demo.
 //!
 //! Nothing here is simulated: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, spire-server,
-//! spire-agent, spire-controller-manager and `git daemon` run as ordinary processes without root, containers or
-//! downloads of anything but pinned sources ([`binaries`]). What is missing is a kubelet: pods are scheduled onto
-//! a [`Node`](cluster::NODE) that never runs them. Only the SPIRE server's own pod is run, as processes, where a
-//! cluster asks for the objects of a real installation ([`Installed`]); OpenShift's operator has
-//! a stand-in ([`operator`]).
+//! spire-agent, spire-controller-manager and `git daemon` run as ordinary processes, built from pinned sources
+//! ([`binaries`]). OpenShift's operator alone has a stand-in ([`operator`]). There are two levels:
 //!
-//! * Everything that a [`Testbed`] starts and writes is gone when it is dropped, and also when the test process
+//! 1. A [`Testbed`] needs no root and starts in seconds. What is missing is a kubelet: pods are scheduled onto a
+//!    [`Node`](cluster::NODE) that never runs them, and SPIRE runs beside the cluster;
+//!    where a cluster asks for the objects of a real installation ([`Installed`]), its server follows them as its pod would.
+//! 2. [`nodes::Nodes`] has a kubelet, containerd and runc for each cluster, in namespaces of the kernel: pods run,
+//!    SPIRE's among them. It needs root, and more of the machine ([`nodes`]).
+//!
+//! * Everything that either starts and writes is gone when it is dropped, and also when the test process
 //!   panics, is interrupted or is killed: see [`reaper`].
 //! * Nothing sleeps for a fixed time; waiting is [`process::wait_until`], which says what it waited for.
 //! * Ports are free loopback ports, so any number of testbeds run at once.
@@ -16,6 +19,7 @@
 //! every cluster that asks for no version ([`SpireVersion`]); with `TRUSTWEAVE_TESTBED_KEEP=1` the testbed's directory
 //! (logs in `<cluster number>/log`) is not removed.
 
+mod access;
 pub mod authority;
 pub mod binaries;
 mod clock;
@@ -26,16 +30,20 @@ pub mod credentials;
 pub mod endpoint;
 pub mod federation;
 pub mod git;
+pub mod image;
 mod kubelet;
 mod loopback;
 pub mod measure;
+pub mod nodes;
 pub mod operator;
 mod port;
 pub mod process;
 pub mod reaper;
+mod server_commands;
 pub mod server_objects;
 mod settings;
 pub mod spire;
+mod spire_configuration;
 mod spire_version;
 pub mod topology;
 pub mod workload;

@@ -19,6 +19,13 @@ use crate::reaper::Reaper;
 /// How many lines of a program's log an error shows.
 const LOG_LINES: usize = 20;
 
+/// A list of arguments of different string types.
+macro_rules! arguments {
+    ($($argument:expr),* $(,)?) => { vec![$(std::ffi::OsString::from($argument)),*] };
+}
+
+pub(crate) use arguments;
+
 /// What to run: kept, so that a stopped program can be started again with the same arguments.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -34,6 +41,13 @@ pub struct Program {
     pub directory: PathBuf,
     /// The file that its stdout and stderr are appended to.
     pub log: PathBuf,
+}
+
+/// A flag whose value is a path.
+pub(crate) fn flag(name: &str, path: &Path) -> OsString {
+    let mut argument = OsString::from(name);
+    argument.push(path);
+    argument
 }
 
 /// A running program in a process group of its own; dropping it kills the whole group.

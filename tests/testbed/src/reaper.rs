@@ -6,7 +6,8 @@
 //! program in it starts ([`Process`](crate::process::Process) sees to that), and reads from a pipe whose only
 //! writing end the testbed's owner holds. When the pipe ends (the testbed was dropped, its owner returned,
 //! panicked, was interrupted or was killed: the kernel closes it in every case), the watchdog kills all groups it
-//! knows, waits until none of their processes runs, removes the directory and ends.
+//! knows, waits until none of their processes runs, removes the directory (and control groups, if nodes had any) and
+//! ends.
 
 use std::io::{BufRead as _, BufReader, PipeWriter, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -87,6 +88,11 @@ impl Reaper {
         self.order("forget", group)
     }
 
+    /// Has a control group removed at the end, with those below it, when its processes are gone.
+    pub(crate) fn remove_cgroup(&self, directory: &Path) -> anyhow::Result<()> {
+        self.order("cgroup", directory.display())
+    }
+
     /// Cleans up now and returns when nothing is left. Later calls do nothing.
     pub fn finish(&self) -> anyhow::Result<()> {
         let watchdog = self
@@ -106,12 +112,12 @@ impl Reaper {
         Ok(())
     }
 
-    fn order(&self, verb: &str, group: u32) -> anyhow::Result<()> {
+    fn order(&self, verb: &str, what: impl std::fmt::Display) -> anyhow::Result<()> {
         let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
         let watchdog = watchdog.as_mut().context("the testbed has ended")?;
         watchdog
             .orders
-            .write_all(format!("{verb} {group}\n").as_bytes())
+            .write_all(format!("{verb} {what}\n").as_bytes())
             .context("cannot write to the watchdog")
     }
 }

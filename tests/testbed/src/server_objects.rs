@@ -8,7 +8,8 @@ use kube::api::{
 };
 use serde_json::{Value, json};
 
-use crate::cluster::{ClusterSpec, field_manager};
+use crate::access::field_manager;
+use crate::cluster::ClusterSpec;
 use crate::configuration;
 use crate::loopback::{BUNDLE_ENDPOINT_PORT, CONFIGURATION_MOUNT, DATA_MOUNT};
 use crate::operator::OperatorVersion;

@@ -1,10 +1,11 @@
 //! SPIRE as it runs in a cluster: server, spire-controller-manager, and an agent when a test needs one.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
@@ -13,8 +14,9 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
+use crate::access::field_manager;
 use crate::authority::Identity;
-use crate::cluster::{ClusterSpec, field_manager};
+use crate::cluster::ClusterSpec;
 use crate::configuration;
 use crate::kubelet::{Container, Kubelet, Machine};
 use crate::loopback::Loopback;
@@ -22,18 +24,15 @@ use crate::operator::Operator;
 use crate::port;
 use crate::process::{Process, Program, http_get, run, wait_until};
 use crate::reaper::Reaper;
+use crate::server_commands::{ServerCommands, parse};
 use crate::server_objects::{
     self, CONFIGURATION_KEY, CONTROLLER_MANAGER_KEY, Installed, SPIRE_SERVER,
 };
 use crate::workload::{self, WorkloadView};
 
+pub use crate::spire_configuration::{BUNDLE_CONFIG_MAP, BUNDLE_KEY};
+
 const START: Duration = Duration::from_mins(1);
-
-/// The `ConfigMap` that the server publishes its bundle to.
-pub const BUNDLE_CONFIG_MAP: &str = "spire-bundle";
-
-/// The key in it that holds the bundle in SPIFFE's format.
-pub const BUNDLE_KEY: &str = "bundle.spiffe";
 
 /// Where a SPIRE is installed and with what.
 pub(crate) struct Installation {
@@ -53,6 +52,7 @@ pub(crate) struct Installation {
 pub struct Spire {
     installation: Installation,
     loopback: Loopback,
+    commands: ServerCommands,
     server: Arc<Container>,
     controller_manager: Arc<Container>,
     running_agent: Mutex<Option<Process>>,
@@ -154,9 +154,16 @@ impl Spire {
             directory: directory.clone(),
             log: logs.join("spire-controller-manager.log"),
         };
+        let commands = ServerCommands::new(
+            &installation.reaper,
+            installation.server_program(),
+            Vec::new(),
+            vec!["-socketPath".into(), installation.server_socket().into()],
+        );
         Ok(Self {
             installation,
             loopback,
+            commands,
             server: Arc::new(Container::new(server)),
             controller_manager: Arc::new(Container::new(controller_manager)),
             running_agent: Mutex::new(None),
@@ -240,114 +247,6 @@ impl Spire {
     /// The SPIFFE ID that the bundle endpoint proves.
     pub fn bundle_endpoint_spiffe_id(&self) -> String {
         format!("spiffe://{}/spire/server", self.trust_domain())
-    }
-
-    /// Runs a subcommand of spire-server and returns its stdout. Flags come last, so the socket is added at the end.
-    pub async fn server(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut command = tokio::process::Command::new(self.installation.server_program());
-        command
-            .args(arguments)
-            .arg("-socketPath")
-            .arg(self.socket());
-        run(&self.installation.reaper, command).await
-    }
-
-    /// The server's current bundle in SPIFFE's format.
-    pub async fn own_bundle(&self) -> anyhow::Result<Value> {
-        parse(
-            &self
-                .server(&["bundle", "show", "-format", "spiffe"])
-                .await?,
-        )
-    }
-
-    /// The bundle that the server has of another trust domain.
-    pub async fn federated_bundle(&self, trust_domain: &str) -> anyhow::Result<Option<Value>> {
-        let id = format!("spiffe://{trust_domain}");
-        match self
-            .server(&["bundle", "list", "-format", "spiffe", "-id", &id])
-            .await
-        {
-            Ok(bundle) => parse(&bundle).map(Some),
-            Err(error) if format!("{error:#}").to_lowercase().contains("not found") => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The federation relationships that the server has.
-    pub async fn federation(&self) -> anyhow::Result<Vec<Value>> {
-        let mut list = parse(
-            &self
-                .server(&["federation", "list", "-output", "json"])
-                .await?,
-        )?;
-        Ok(array(&mut list, "federation_relationships"))
-    }
-
-    /// The registration entries that the server has.
-    pub async fn entries(&self) -> anyhow::Result<Vec<Value>> {
-        let mut list = parse(&self.server(&["entry", "show", "-output", "json"]).await?)?;
-        Ok(array(&mut list, "entries"))
-    }
-
-    /// The registration entries that federate with a trust domain.
-    pub async fn entries_federating_with(&self, trust_domain: &str) -> anyhow::Result<Vec<Value>> {
-        let id = format!("spiffe://{trust_domain}");
-        let arguments = ["entry", "show", "-federatesWith", &id, "-output", "json"];
-        let mut list = parse(&self.server(&arguments).await?)?;
-        Ok(array(&mut list, "entries"))
-    }
-
-    /// The trust domains that the server has bundles of, its own not among them.
-    pub async fn federated_trust_domains(&self) -> anyhow::Result<Vec<String>> {
-        let list = parse(&self.server(&["bundle", "list", "-output", "json"]).await?)?;
-        let bundles = list["bundles"].as_array().into_iter().flatten();
-        Ok(bundles
-            .filter_map(|bundle| bundle["trust_domain"].as_str())
-            .map(str::to_owned)
-            .collect())
-    }
-
-    /// Sets the server's bundle of another trust domain by hand, whatever it is.
-    pub async fn set_federated_bundle(
-        &self,
-        trust_domain: &str,
-        bundle: &Value,
-    ) -> anyhow::Result<()> {
-        let path = self.installation.directory.join("set-bundle.json");
-        write_json(&path, bundle)?;
-        let id = format!("spiffe://{trust_domain}");
-        let path = path.to_str().context("a path that is not UTF-8")?;
-        let arguments = [
-            "bundle", "set", "-format", "spiffe", "-id", &id, "-path", path,
-        ];
-        self.server(&arguments).await?;
-        Ok(())
-    }
-
-    /// Prepares a new X.509 authority: the bundle has two from now on. Returns its id.
-    pub async fn rotate_x509(&self) -> anyhow::Result<String> {
-        let prepared = parse(
-            &self
-                .server(&["localauthority", "x509", "prepare", "-output", "json"])
-                .await?,
-        )?;
-        authority_id(&prepared, "prepared_authority")
-    }
-
-    /// Has the prepared authority sign from now on; the old one stays in the bundle. Returns the new one's id.
-    ///
-    /// An agent that has not yet synchronized the prepared authority no longer trusts the server then, and ends.
-    pub async fn activate_prepared_x509(&self) -> anyhow::Result<String> {
-        let shown = parse(
-            &self
-                .server(&["localauthority", "x509", "show", "-output", "json"])
-                .await?,
-        )?;
-        let id = authority_id(&shown, "prepared")?;
-        self.server(&["localauthority", "x509", "activate", "-authorityID", &id])
-            .await?;
-        Ok(id)
     }
 
     /// Has the server sign an X.509 SVID with a path in its trust domain.
@@ -586,9 +485,14 @@ impl Spire {
         })
         .await
     }
+}
 
-    fn socket(&self) -> PathBuf {
-        self.installation.server_socket()
+/// What can be asked of its server.
+impl Deref for Spire {
+    type Target = ServerCommands;
+
+    fn deref(&self) -> &ServerCommands {
+        &self.commands
     }
 }
 
@@ -610,24 +514,6 @@ async fn stop(running: &Mutex<Option<Process>>) -> anyhow::Result<()> {
     match running.lock().await.take() {
         Some(process) => process.kill(),
         None => Ok(()),
-    }
-}
-
-fn parse(text: &str) -> anyhow::Result<Value> {
-    serde_json::from_str(text).with_context(|| format!("not JSON: {text}"))
-}
-
-fn array(list: &mut Value, key: &str) -> Vec<Value> {
-    match list.get_mut(key).map(Value::take) {
-        Some(Value::Array(items)) => items,
-        _ => Vec::new(),
-    }
-}
-
-fn authority_id(answer: &Value, authority: &str) -> anyhow::Result<String> {
-    match answer[authority]["authority_id"].as_str() {
-        Some(id) if !id.is_empty() => Ok(id.to_owned()),
-        _ => bail!("spire-server names no {authority}: {answer}"),
     }
 }
 

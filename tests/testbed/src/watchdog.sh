@@ -1,12 +1,13 @@
 # Outlives the testbed's owner, however that one dies, and cleans up after it.
 # $1: where the testbed's directory is made; $2: not empty if the directory is to be kept.
-# stdout: the directory's path, once. stdin: "watch GROUP" and "forget GROUP" lines; its end means that the owner is gone.
+# stdout: the directory's path, once. stdin: "watch GROUP" and "forget GROUP" lines about process groups,
+# "cgroup DIRECTORY" lines about control groups to remove; its end means that the owner is gone.
 trap '' HUP INT TERM
 directory=$(mktemp -d "$1/tw-XXXXXX") || exit 1
 printf '%s\n' "$directory"
 exec >/dev/null 2>&1
 
-groups=' '
+groups=' ' cgroups=
 while read -r verb group; do
     case $verb in
     watch) groups="$groups$group " ;;
@@ -15,6 +16,8 @@ while read -r verb group; do
         *" $group "*) groups="${groups%%" $group "*} ${groups#*" $group "}" ;;
         esac
         ;;
+    cgroup) cgroups="$cgroups$group
+" ;;
     esac
 done
 
@@ -41,6 +44,14 @@ while alive && [ "$rounds" -lt 500 ]; do
     sleep 0.02
     kill_all
     rounds=$((rounds + 1))
+done
+# The kernel removes a control group only when it has no process and no group below it.
+printf '%s' "$cgroups" | while read -r cgroup; do
+    rounds=0
+    until find "$cgroup" -depth -type d -exec rmdir -- {} + || [ "$rounds" -ge 250 ] || [ ! -d "$cgroup" ]; do
+        sleep 0.02
+        rounds=$((rounds + 1))
+    done
 done
 [ -z "$keep" ] || exit 0
 rounds=0

@@ -7,12 +7,13 @@
 
 use trustweave_testbed::{
     SpireVersion,
-    binaries::{Binaries, WorkloadClients},
+    binaries::{Binaries, NodeBinaries, WorkloadClients},
 };
 
 fn main() -> anyhow::Result<()> {
     let progress = |line: &str| println!("{line}");
     Binaries::ensure(&SpireVersion::ALL.into(), &progress)?;
+    NodeBinaries::ensure(&progress)?;
     WorkloadClients::ensure(&progress)?;
     println!("the testbed's programs are built");
     Ok(())

@@ -23,8 +23,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use self::objects::{Desired, MANAGED_BY, desired};
+use crate::access::field_manager;
 use crate::clock::now;
-use crate::cluster::{ClusterSpec, field_manager};
+use crate::cluster::ClusterSpec;
 use crate::crds;
 
 /// Under which name the operator's writes are recorded.

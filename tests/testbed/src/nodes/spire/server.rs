@@ -1,0 +1,251 @@
+//! The server, with spire-controller-manager beside it in its pod.
+
+use serde_json::{Value, json};
+
+use super::{CONTAINER, CONTROLLER_MANAGER_CONTAINER, NodeSpec, SERVER};
+use crate::SpireVersion;
+use crate::nodes::images::{CONTROLLER_MANAGER, spire_image};
+use crate::spire_configuration::{self, BUNDLE_CONFIG_MAP, BUNDLE_KEY};
+
+/// The port of the server's API in its pod.
+const API: u16 = 8081;
+
+/// The port of the bundle endpoint, wherever it is served.
+pub(super) const BUNDLE_ENDPOINT: u16 = 8443;
+
+/// Where the server keeps what it must not lose.
+const DATA: &str = "/run/spire/data";
+
+/// The key in the server's `ConfigMap`, and the file in its pod.
+const CONFIGURATION: &str = "server.conf";
+
+const WEBHOOK: &str = "spire-controller-manager-webhook";
+
+/// Everything that belongs to the server.
+pub(super) fn objects(spec: &NodeSpec, version: SpireVersion) -> Vec<Value> {
+    let namespace = &spec.cluster.spire_namespace;
+    let metadata = |name: &str| json!({"name": name, "namespace": namespace, "labels": labels()});
+    vec![
+        json!({
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": "spire-data"},
+            "spec": {
+                "capacity": {"storage": "1Gi"},
+                "accessModes": ["ReadWriteOnce"],
+                "storageClassName": "testbed",
+                "persistentVolumeReclaimPolicy": "Retain",
+                "hostPath": {"path": "/var/lib/spire-data", "type": "DirectoryOrCreate"},
+            },
+        }),
+        // The server only writes into it.
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": BUNDLE_CONFIG_MAP, "namespace": namespace}}),
+        json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata(SERVER),
+            "data": {CONFIGURATION: pretty(&configuration(spec))},
+        }),
+        json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata("spire-controller-manager"),
+            "data": {"controller-manager-config.yaml": pretty(&controller_manager(spec))},
+        }),
+        service(
+            metadata(SERVER),
+            &json!([{"name": "grpc", "port": 443, "targetPort": API}]),
+        ),
+        service(
+            metadata(WEBHOOK),
+            &json!([{"name": "webhook", "port": 443, "targetPort": 9443}]),
+        ),
+        webhooks(namespace),
+        stateful_set(metadata(SERVER), version),
+    ]
+}
+
+fn labels() -> Value {
+    json!({
+        "app.kubernetes.io/name": SERVER,
+        "app.kubernetes.io/instance": "spire",
+        "app.kubernetes.io/component": "control-plane",
+    })
+}
+
+/// JSON, as every distribution writes it.
+fn configuration(spec: &NodeSpec) -> Value {
+    let cluster = &spec.cluster;
+    let namespace = &cluster.spire_namespace;
+    let mut server = spire_configuration::server(cluster);
+    server["bind_address"] = json!("0.0.0.0");
+    server["bind_port"] = json!(API.to_string());
+    server["data_dir"] = json!(DATA);
+    if spec.bundle_endpoint {
+        server["federation"] = spire_configuration::federation("0.0.0.0", BUNDLE_ENDPOINT);
+    }
+    let mut configuration = json!({
+        "health_checks": {
+            "listener_enabled": true,
+            "bind_address": "0.0.0.0",
+            "bind_port": "8080",
+            "live_path": "/live",
+            "ready_path": "/ready",
+        },
+        "plugins": {
+            "DataStore": [{"sql": {"plugin_data": {
+                "database_type": "sqlite3",
+                "connection_string": format!("{DATA}/datastore.sqlite3"),
+            }}}],
+            "KeyManager": [{"disk": {"plugin_data": {"keys_path": format!("{DATA}/keys.json")}}}],
+            "NodeAttestor": [{"k8s_psat": {"plugin_data": {"clusters": [{
+                &cluster.name: {"service_account_allow_list": [format!("{namespace}:{}", super::AGENT)]},
+            }]}}}],
+            // The roots in PEM, for the agents.
+            "Notifier": [{"k8sbundle": {"plugin_data": {
+                "namespace": namespace,
+                "config_map": BUNDLE_CONFIG_MAP,
+            }}}],
+        },
+        "server": server,
+    });
+    if spec.bundle_publisher {
+        configuration["plugins"]["BundlePublisher"] = json!([{"k8s_configmap": {"plugin_data": {"clusters": {
+            &cluster.name: {
+                "format": "spiffe",
+                "namespace": namespace,
+                "configmap_name": BUNDLE_CONFIG_MAP,
+                "configmap_key": BUNDLE_KEY,
+            },
+        }}}}]);
+    }
+    configuration
+}
+
+fn controller_manager(spec: &NodeSpec) -> Value {
+    let mut configuration = spire_configuration::controller_manager(&spec.cluster);
+    configuration["health"] = json!({"healthProbeBindAddress": "0.0.0.0:8083"});
+    // A restarted pod would wait for its predecessor's lease.
+    configuration["leaderElection"] = json!({"leaderElect": false});
+    configuration["ignoreNamespaces"] = json!(["kube-system", "kube-public"]);
+    configuration["validatingWebhookConfigurationName"] = json!(WEBHOOK);
+    configuration["spireServerSocketPath"] = json!("/spire-server/api.sock");
+    if let Some(interval) = spec.gc_interval {
+        // The field takes no text, only nanoseconds.
+        configuration["gcInterval"] = json!(interval.as_nanos());
+    }
+    configuration
+}
+
+fn stateful_set(metadata: Value, version: SpireVersion) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": metadata,
+        "spec": {
+            "replicas": 1,
+            "serviceName": SERVER,
+            "selector": {"matchLabels": labels()},
+            "template": {
+                "metadata": {"labels": labels()},
+                "spec": {
+                    "serviceAccountName": SERVER,
+                    // spire-controller-manager is recognized by its process.
+                    "shareProcessNamespace": true,
+                    "terminationGracePeriodSeconds": 5,
+                    "containers": [server_container(version), controller_manager_container()],
+                    "volumes": [
+                        {"name": "server-config", "configMap": {"name": SERVER}},
+                        {"name": "controller-manager-config", "configMap": {"name": "spire-controller-manager"}},
+                        {"name": "server-socket", "emptyDir": {}},
+                    ],
+                },
+            },
+            "volumeClaimTemplates": [{
+                "metadata": {"name": "spire-data"},
+                "spec": {
+                    "accessModes": ["ReadWriteOnce"],
+                    "storageClassName": "testbed",
+                    "resources": {"requests": {"storage": "1Gi"}},
+                },
+            }],
+        },
+    })
+}
+
+fn server_container(version: SpireVersion) -> Value {
+    json!({
+        "name": CONTAINER,
+        "image": spire_image("spire-server", version),
+        "args": ["-expandEnv", "-config", format!("/run/spire/config/{CONFIGURATION}")],
+        "ports": [{"name": "grpc", "containerPort": API, "protocol": "TCP"}],
+        "livenessProbe": {
+            "httpGet": {"path": "/live", "port": 8080},
+            "initialDelaySeconds": 15,
+            "periodSeconds": 60,
+            "timeoutSeconds": 3,
+        },
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}, "periodSeconds": 1},
+        "volumeMounts": [
+            {"name": "server-socket", "mountPath": "/tmp/spire-server/private"},
+            {"name": "server-config", "mountPath": "/run/spire/config", "readOnly": true},
+            {"name": "spire-data", "mountPath": DATA},
+        ],
+    })
+}
+
+fn controller_manager_container() -> Value {
+    json!({
+        "name": CONTROLLER_MANAGER_CONTAINER,
+        "image": CONTROLLER_MANAGER,
+        "args": ["--config=/config/controller-manager-config.yaml"],
+        "ports": [{"name": "https", "containerPort": 9443}, {"name": "healthz", "containerPort": 8083}],
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "healthz"}, "periodSeconds": 1},
+        "volumeMounts": [
+            {"name": "server-socket", "mountPath": "/spire-server", "readOnly": true},
+            {"name": "controller-manager-config", "mountPath": "/config", "readOnly": true},
+        ],
+    })
+}
+
+fn service(metadata: Value, ports: &Value) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {"selector": labels(), "ports": ports},
+    })
+}
+
+/// spire-controller-manager refuses what it could not act on.
+fn webhooks(namespace: &str) -> Value {
+    let webhook = |kind: &str| {
+        json!({
+            "name": format!("v{kind}.kb.io"),
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "failurePolicy": "Fail",
+            "clientConfig": {"service": {
+                "name": WEBHOOK,
+                "namespace": namespace,
+                "path": format!("/validate-spire-spiffe-io-v1alpha1-{kind}"),
+            }},
+            "rules": [{
+                "apiGroups": ["spire.spiffe.io"],
+                "apiVersions": ["v1alpha1"],
+                "operations": ["CREATE", "UPDATE"],
+                "resources": [format!("{kind}s")],
+            }],
+        })
+    };
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": WEBHOOK},
+        "webhooks": [webhook("clusterfederatedtrustdomain"), webhook("clusterspiffeid")],
+    })
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
