@@ -100,8 +100,12 @@ impl Wrapper {
                 start.elapsed().as_secs()
             ));
         }
-        if let Some((source, directory)) = self.files {
-            keep_files(&module, source, directory, &output.join(FILES))?;
+        let files = output.join(FILES);
+        // Whoever held the lock before may have made them.
+        if let Some((source, directory)) = self.files
+            && !files.is_dir()
+        {
+            keep_files(&module, source, directory, &files)?;
         }
         Ok(output)
     }
