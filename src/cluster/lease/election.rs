@@ -261,9 +261,10 @@ mod tests {
             let mut server: (Option<Record>, u64) = (None, 0);
             let mut candidates: Vec<(Election, Option<(Record, u64)>)> =
                 ["a", "b", "c"].map(|name| (election(name), None)).into();
-            for (index, pause, act) in acts {
+            for (step, (index, pause, act)) in (0_i64..).zip(acts) {
                 now += Duration::from_millis(pause);
-                let clock = clock(i64::try_from(index).unwrap() * 1_000_000);
+                // Each clock has an hour of its own; that it moves is all that it is for.
+                let clock = clock(3600 * i64::try_from(index).unwrap() + step);
                 let (election, pending) = &mut candidates[index];
                 match act {
                     Act::Look => {

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal};
+pub use rustix::process::Signal;
+use rustix::process::Pid;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::reaper::Reaper;
