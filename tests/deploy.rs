@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use trustweave::{
     agent::{
         config,
@@ -91,13 +91,13 @@ fn site(components: &[String]) -> tempfile::TempDir {
     copy(&deploy(), &root.path().join("deploy"));
     let site = root.path().join("site");
     fs::create_dir_all(&site).unwrap();
-    let mut text = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n\
-                    resources:\n  - ../deploy\ncomponents:\n"
-        .to_owned();
-    for component in components {
-        text.push_str(&format!("  - ../deploy/{component}\n"));
-    }
-    fs::write(site.join("kustomization.yaml"), text).unwrap();
+    let components = components.iter().map(|it| format!("../deploy/{it}"));
+    // JSON is YAML.
+    let text = json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+        "resources": ["../deploy"], "components": components.collect::<Vec<_>>(),
+    });
+    fs::write(site.join("kustomization.yaml"), text.to_string()).unwrap();
     root
 }
 
@@ -134,11 +134,7 @@ fn every_kustomization_builds_here_and_with_kubectl() {
             .output()
             .unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "{}: {error}",
-            directory.display()
-        );
+        assert!(output.status.success(), "{}: {error}", directory.display());
         documents(&String::from_utf8(output.stdout).unwrap())
     };
     let tree = worktree::read(&deploy()).unwrap();
@@ -250,7 +246,10 @@ fn metrics() -> BTreeMap<String, BTreeSet<String>> {
     let metrics = Metrics::default();
     let trust_domain = || "a.test".to_owned();
     for (r#loop, result) in [("sync", "success"), ("publish", "failure")] {
-        metrics.passes.get_or_create(&PassLabels { r#loop, result }).inc();
+        metrics
+            .passes
+            .get_or_create(&PassLabels { r#loop, result })
+            .inc();
         metrics.writes.get_or_create(&WriteLabels { result }).inc();
     }
     metrics.sync_duration.observe(0.1);
@@ -305,7 +304,9 @@ fn named(expression: &str) -> Vec<(String, Vec<(String, String)>)> {
         let end = text
             .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
             .unwrap_or(text.len());
-        let matchers = text[end..].strip_prefix('{').and_then(|it| it.split_once('}'));
+        let matchers = text[end..]
+            .strip_prefix('{')
+            .and_then(|it| it.split_once('}'));
         let matchers = matchers.map_or("", |(inside, _)| inside).split(',');
         let matchers = matchers.filter_map(|matcher| matcher.split_once(['=', '!']));
         let clean = |value: &str| value.trim_matches(['=', '~', '"']).to_owned();
@@ -317,16 +318,23 @@ fn named(expression: &str) -> Vec<(String, Vec<(String, String)>)> {
 
 fn check(place: &str, expression: &str, metrics: &BTreeMap<String, BTreeSet<String>>) {
     let named = named(expression);
-    assert!(!named.is_empty(), "{place} asks for no metric: {expression}");
+    assert!(
+        !named.is_empty(),
+        "{place} asks for no metric: {expression}"
+    );
     let phases = Phase::ALL.map(Phase::as_str);
     for (metric, matchers) in named {
-        let Some(labels) = metrics.get(&metric) else {
-            panic!("{place}: there is no metric {metric}: {expression}");
-        };
+        let labels = metrics.get(&metric);
+        let labels = labels
+            .ok_or_else(|| format!("{place}: there is no metric {metric}: {expression}"))
+            .unwrap();
         for (label, value) in matchers {
             // What Prometheus adds to every sample.
             let known = labels.contains(&label) || ["namespace", "pod"].contains(&label.as_str());
-            assert!(known, "{place}: {metric} has no label {label}: {expression}");
+            assert!(
+                known,
+                "{place}: {metric} has no label {label}: {expression}"
+            );
             if label == "phase" {
                 let mut asked = value.split('|');
                 assert!(asked.all(|it| phases.contains(&it)), "{place}: {value}");
@@ -370,7 +378,11 @@ fn alarms_and_dashboard_ask_for_metrics_that_there_are() {
 #[test]
 fn a_metric_that_is_not_there_is_found() {
     let metrics = metrics();
-    check("x", "sum(trustweave_passes_total{result=\"failure\"})", &metrics);
+    check(
+        "x",
+        "sum(trustweave_passes_total{result=\"failure\"})",
+        &metrics,
+    );
     for wrong in [
         "trustweave_passes",
         "trustweave_leader{loop=\"sync\"}",
@@ -390,7 +402,8 @@ fn the_configuration_that_the_readme_shows_is_one() {
     let shown = config::parse("config.yaml", block).unwrap();
     assert_eq!(shown.cluster.as_str(), "cluster-1");
     // With all that is commented out, too. Of the two keys, one can be in force.
-    let lines = block.lines().filter(|line| !line.contains("keyFile:"));
+    let lines = block.lines();
+    let lines = lines.filter(|line| !line.trim_start().starts_with("keyFile:"));
     let lines = lines.map(|line| match line.trim_start().strip_prefix("# ") {
         Some(_) => line.replacen("# ", "", 1),
         None => line.to_owned(),

@@ -27,7 +27,8 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    config::Config, leadership::Election, poll::poll, publish::publish_own, synchronise::synchronise, telemetry::Metrics,
+    config::Config, leadership::Election, poll::poll, publish::publish_own,
+    synchronise::synchronise, telemetry::Metrics,
 };
 use crate::{
     cluster::{

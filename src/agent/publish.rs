@@ -4,9 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Shared, config::PublishBranch, leadership::terms, now, random, telemetry::PassLabels,
-};
+use super::{Shared, config::PublishBranch, leadership::terms, now, random, telemetry::PassLabels};
 use crate::{
     cluster::{
         Cluster, KubeCluster,

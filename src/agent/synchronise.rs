@@ -236,7 +236,11 @@ fn record_peers(metrics: &Metrics, outcome: &Outcome) {
             (&metrics.peer_expiry, state.expires().map(seconds)),
             (
                 &metrics.peer_last_expiry,
-                state.bundle.as_ref().and_then(Bundle::latest_expiry).map(seconds),
+                state
+                    .bundle
+                    .as_ref()
+                    .and_then(Bundle::latest_expiry)
+                    .map(seconds),
             ),
             (
                 &metrics.peer_life,

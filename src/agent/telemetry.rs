@@ -126,8 +126,7 @@ impl Default for Metrics {
             "repository_readable",
             "1 while the remote repository can be read",
         );
-        let passes = Family::default();
-        registry.register("passes", "Passes of the agent's loops", passes.clone());
+        let passes = registered(&mut registry, "passes", "Passes of the agent's loops");
         let sync_duration = Histogram::new([0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
         registry.register_with_unit(
             "sync_duration",
@@ -135,28 +134,19 @@ impl Default for Metrics {
             Unit::Seconds,
             sync_duration.clone(),
         );
-        let writes = Family::default();
-        registry.register("writes", "Writes to the cluster", writes.clone());
-        let publications = Counter::default();
-        registry.register("publications", "Bundles committed", publications.clone());
-        let published_serial = Gauge::default();
-        registry.register(
+        let writes = registered(&mut registry, "writes", "Writes to the cluster");
+        let publications = registered(&mut registry, "publications", "Bundles committed");
+        let published_serial = registered(
+            &mut registry,
             "published_serial",
             "The serial published last",
-            published_serial.clone(),
         );
-        let peer_phase = Family::default();
-        registry.register(
+        let peer_phase = registered(
+            &mut registry,
             "peer_phase",
             "1 for the phase that a peer is in",
-            peer_phase.clone(),
         );
-        let peer_serial = Family::default();
-        registry.register(
-            "peer_serial",
-            "The serial delivered last",
-            peer_serial.clone(),
-        );
+        let peer_serial = registered(&mut registry, "peer_serial", "The serial delivered last");
         let peer_expiry = registered(
             &mut registry,
             "peer_expiry_timestamp_seconds",

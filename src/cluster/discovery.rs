@@ -67,8 +67,8 @@ impl KubeCluster {
     }
 
     pub(super) fn new(config: Config, impersonates: bool, fence: Fence) -> Result<Self, Error> {
-        let client = Client::try_from(config.clone())
-            .map_err(|error| Error::Connect(error.to_string()))?;
+        let client =
+            Client::try_from(config.clone()).map_err(|error| Error::Connect(error.to_string()))?;
         Ok(Self {
             observer: Observer::new(client.clone()),
             recorder: Recorder::new(client.clone(), "trustweave".into()),

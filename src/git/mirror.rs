@@ -316,7 +316,10 @@ impl Store {
 
     /// The branches of the remote, by their full names.
     pub(super) fn list(&mut self) -> Result<BTreeMap<String, Oid>, Error> {
-        let (url, callbacks) = (self.remote.url.clone(), self.remote.callbacks(Purpose::Read)?);
+        let (url, callbacks) = (
+            self.remote.url.clone(),
+            self.remote.callbacks(Purpose::Read)?,
+        );
         let failed = |source| Error::Fetch {
             url: url.clone(),
             source,
@@ -381,7 +384,10 @@ impl Store {
     /// Fetches what is neither here nor known to be unreadable; the references that changed.
     fn fetch_readable(&mut self, wanted: &BTreeMap<String, Oid>) -> Result<Vec<String>, Error> {
         let unreadable = self.unreadable.clone();
-        let (url, callbacks) = (self.remote.url.clone(), self.remote.callbacks(Purpose::Read)?);
+        let (url, callbacks) = (
+            self.remote.url.clone(),
+            self.remote.callbacks(Purpose::Read)?,
+        );
         let failed = |source| Error::Fetch {
             url: url.clone(),
             source,
@@ -483,7 +489,10 @@ impl Store {
     /// Fetches the whole history of the reviewed branch.
     fn deepen(&mut self) -> Result<(), Error> {
         let main = format!("refs/heads/{}", self.settings.branch);
-        let (url, callbacks) = (self.remote.url.clone(), self.remote.callbacks(Purpose::Read)?);
+        let (url, callbacks) = (
+            self.remote.url.clone(),
+            self.remote.callbacks(Purpose::Read)?,
+        );
         let failed = |source| Error::Fetch {
             url: url.clone(),
             source,

@@ -74,7 +74,10 @@ fn send(
     ours: Oid,
 ) -> Result<(Result<(), git2::Error>, String), Error> {
     let (said, status) = (RefCell::new(Vec::new()), RefCell::new(None));
-    let (url, mut callbacks) = (store.remote.url.clone(), store.remote.callbacks(Purpose::Write)?);
+    let (url, mut callbacks) = (
+        store.remote.url.clone(),
+        store.remote.callbacks(Purpose::Write)?,
+    );
     callbacks.sideband_progress(|text| {
         said.borrow_mut().extend_from_slice(text);
         true

@@ -9,8 +9,7 @@ use super::{ONE, TWO, federated, holds_current_keys, plan, rotate};
 const OVERLAY: &str = "clusters/cluster-1/kustomization.yaml";
 
 /// What is not granted, and what is.
-const EXTRA: &str =
-    "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: refused\n  namespace: federation-demo\n\
+const EXTRA: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: refused\n  namespace: federation-demo\n\
      ---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: allowed\n  namespace: federation-demo\n";
 
 async fn kubectl(federation: &Federation, arguments: &[&str]) -> anyhow::Result<String> {
@@ -49,17 +48,16 @@ async fn failure(federation: &Federation, parts: &[&str]) -> String {
         .unwrap()
 }
 
-async fn commit(federation: &Federation, extra: &str) {
+/// Adds objects to the overlay.
+async fn add(federation: &Federation, objects: &str) {
     let git = &federation.testbed.git;
     let base = git.show("main", OVERLAY).await.unwrap();
-    let with = match base.contains("extra.yaml") {
-        true => base,
-        false => base.replacen("resources:", "resources:\n  - extra.yaml", 1),
-    };
-    let files = [(OVERLAY, with.as_str()), ("clusters/cluster-1/extra.yaml", extra)];
-    git.commit("main", &files, "Change what is applied")
-        .await
-        .unwrap();
+    let with = base.replacen("resources:", "resources:\n  - extra.yaml", 1);
+    let files = [
+        (OVERLAY, with.as_str()),
+        ("clusters/cluster-1/extra.yaml", objects),
+    ];
+    git.commit("main", &files, "Add objects").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,13 +70,33 @@ async fn each_identity_can_do_its_own_part_only() {
         ("patch", "trustpeers.trustweave.dev/status", true, false),
         ("patch", "gitsyncs.trustweave.dev/trustweave", true, false),
         ("patch", "gitsyncs.trustweave.dev/other", false, false),
-        ("update", "leases.coordination.k8s.io/trustweave", true, false),
+        (
+            "update",
+            "leases.coordination.k8s.io/trustweave",
+            true,
+            false,
+        ),
         ("update", "leases.coordination.k8s.io/other", false, false),
-        ("impersonate", "serviceaccounts/trustweave-sync", true, false),
+        (
+            "impersonate",
+            "serviceaccounts/trustweave-sync",
+            true,
+            false,
+        ),
         ("impersonate", "serviceaccounts/trustweave", false, false),
         ("impersonate", "users", false, false),
-        ("patch", "clusterfederatedtrustdomains.spire.spiffe.io", true, false),
-        ("patch", "clusterstaticentries.spire.spiffe.io", false, false),
+        (
+            "patch",
+            "clusterfederatedtrustdomains.spire.spiffe.io",
+            true,
+            false,
+        ),
+        (
+            "patch",
+            "clusterstaticentries.spire.spiffe.io",
+            false,
+            false,
+        ),
         ("get", "secrets", false, false),
         ("create", "pods/exec", false, false),
     ] {
@@ -92,7 +110,7 @@ async fn each_identity_can_do_its_own_part_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_right_is_named_with_the_command_that_grants_it() {
     let federation = federated(plan()).await;
-    commit(&federation, EXTRA).await;
+    add(&federation, EXTRA).await;
     let told = failure(
         &federation,
         &[
@@ -112,7 +130,9 @@ async fn a_missing_right_is_named_with_the_command_that_grants_it() {
     }
     federation
         .until("what was granted to be applied", async || {
-            Ok(exists(&federation, "configmap", "refused").await.then_some(()))
+            Ok(exists(&federation, "configmap", "refused")
+                .await
+                .then_some(()))
         })
         .await
         .unwrap();
@@ -125,14 +145,16 @@ async fn without_the_right_to_impersonate_overlays_stand_still_and_peers_go_on()
     let rules = "--output=jsonpath={.rules[*].verbs[0]}";
     let verbs = kubectl(&federation, &[&["get"], role.as_slice(), &[rules]].concat()).await;
     let verbs = verbs.unwrap();
-    let index = verbs.split_whitespace().position(|verb| verb == "impersonate");
+    let index = verbs
+        .split_whitespace()
+        .position(|verb| verb == "impersonate");
     let patch = format!(
         "--patch=[{{\"op\": \"remove\", \"path\": \"/rules/{}\"}}]",
         index.unwrap()
     );
     let patch = [&["patch"], role.as_slice(), &["--type=json", &patch]].concat();
     kubectl(&federation, &patch).await.unwrap();
-    commit(&federation, EXTRA).await;
+    add(&federation, EXTRA).await;
     failure(
         &federation,
         &["the ServiceAccount trustweave-system/trustweave may not impersonate serviceaccounts"],

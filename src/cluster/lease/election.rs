@@ -247,8 +247,8 @@ mod tests {
             4 => prop::bool::weighted(0.2).prop_map(|lost| Act::Write { lost }),
             1 => Just(Act::Release),
         ];
-        // Milliseconds: from at once to longer than a Lease lasts.
-        let pause = prop_oneof![0_u64..3_000, 0_u64..20_000];
+        // Milliseconds: from at once to about as long as a Lease lasts.
+        let pause = prop_oneof![5 => 0_u64..50, 2 => 0_u64..3_000, 2 => 9_000_u64..17_000];
         prop::collection::vec((0_usize..3, pause, act), 1..200)
     }
 

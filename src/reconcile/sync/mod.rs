@@ -181,12 +181,7 @@ impl Writes {
 impl<R: Repository, C: Cluster> Sync<R, C> {
     /// A loop that has not seen anything yet. `cluster` has the agent's own rights, `overlays` those
     /// for the overlay's objects.
-    pub fn new(
-        repository: Arc<R>,
-        cluster: Arc<C>,
-        overlays: Arc<C>,
-        identity: Identity,
-    ) -> Self {
+    pub fn new(repository: Arc<R>, cluster: Arc<C>, overlays: Arc<C>, identity: Identity) -> Self {
         Self {
             repository,
             cluster,

@@ -183,7 +183,9 @@ impl Service {
             drop(stdin.write_all(&body).await);
         };
         let ((), output) = tokio::join!(send, child.wait_with_output());
-        let output = output.context("cannot read git http-backend's answer")?.stdout;
+        let output = output
+            .context("cannot read git http-backend's answer")?
+            .stdout;
         let end = output
             .windows(4)
             .position(|four| four == b"\r\n\r\n")

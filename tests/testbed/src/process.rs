@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-pub use rustix::process::Signal;
 use rustix::process::Pid;
+pub use rustix::process::Signal;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::reaper::Reaper;
