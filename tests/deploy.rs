@@ -32,6 +32,9 @@ use trustweave_testbed::{
     Cluster, Testbed, binaries::Binaries, federation::cluster_spec, wait_until,
 };
 
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 /// Where there is a `kustomization.yaml` of a kind, as the part of the path below `deploy/`.
 fn kustomizations(kind: &str) -> Vec<String> {
     let root = deploy();
@@ -167,21 +170,26 @@ fn stranger(group: &str, kind: &str) -> String {
     )
 }
 
-/// Applies a kustomization for real: every field of every object has to be known.
-async fn apply(cluster: &Cluster, directory: &Path) {
-    let arguments = ["apply", "--server-side", "--validate=strict", "--kustomize"];
-    let directory = [directory.to_str().unwrap()];
-    let applied = cluster
-        .kubectl(&[arguments.as_slice(), &directory].concat())
-        .await;
-    // A kind that was just defined may not be served yet.
-    if applied.is_err() {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        cluster
-            .kubectl(&[arguments.as_slice(), &directory].concat())
-            .await
-            .unwrap();
-    }
+/// Defines a kind of somebody else's, and waits until it is served.
+async fn define(cluster: &Cluster, group: &str, kind: &str) {
+    cluster.kubectl_apply(&stranger(group, kind)).await.unwrap();
+    let what = format!("{}s.{group}", kind.to_lowercase());
+    wait_until(&format!("{what} to be served"), PATIENCE, async || {
+        let get = ["get", &what, "--all-namespaces"];
+        cluster.kubectl(&get).await.map(Some)
+    })
+    .await
+    .unwrap();
+}
+
+/// Applies a kustomization or a file for real: every field of every object has to be known.
+async fn apply(cluster: &Cluster, what: &str, path: &Path) {
+    let arguments = ["apply", "--server-side", "--validate=strict", what];
+    let path = [path.to_str().unwrap()];
+    cluster
+        .kubectl(&[arguments.as_slice(), &path].concat())
+        .await
+        .unwrap();
 }
 
 /// Waits until pods of the Deployment as it is now were created: admission took them.
@@ -195,7 +203,7 @@ async fn pods_are_admitted(cluster: &Cluster, what: &str) {
     ];
     wait_until(
         &format!("pods of {what} to be created"),
-        Duration::from_mins(1),
+        PATIENCE,
         async || {
             let deployment: Value = serde_json::from_str(&cluster.kubectl(&get).await?)?;
             let status = &deployment["status"];
@@ -216,22 +224,17 @@ async fn a_real_api_server_takes_every_object_and_admits_the_pods() {
         .unwrap();
     let cluster = testbed.cluster("cluster-1").unwrap();
     for kind in ["ServiceMonitor", "PrometheusRule"] {
-        let definition = stranger("monitoring.coreos.com", kind);
-        cluster.kubectl_apply(&definition).await.unwrap();
+        define(cluster, "monitoring.coreos.com", kind).await;
     }
     for below in kustomizations("Kustomization") {
-        apply(cluster, &deploy().join(below)).await;
+        apply(cluster, "--kustomize", &deploy().join(below)).await;
     }
     let rights = deploy().join("overlay-rights.yaml");
-    let apply_rights = ["apply", "--server-side", "--validate=strict", "--filename"];
-    cluster
-        .kubectl(&[apply_rights.as_slice(), &[rights.to_str().unwrap()]].concat())
-        .await
-        .unwrap();
+    apply(cluster, "--filename", &rights).await;
     pods_are_admitted(cluster, "the base").await;
     for components in sites() {
         let root = site(&components);
-        apply(cluster, &root.path().join("site")).await;
+        apply(cluster, "--kustomize", &root.path().join("site")).await;
         pods_are_admitted(cluster, &components.join(", ")).await;
     }
     // Admission is at work in that namespace: another pod is not let in.

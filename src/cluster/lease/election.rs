@@ -208,7 +208,10 @@ mod tests {
         );
         let released = a.release(&renewed, clock(17)).unwrap();
         assert_eq!(a.held_until(), None);
-        assert_eq!(record(b.turn(Some(&released), at(17), clock(0))).holder, "b");
+        assert_eq!(
+            record(b.turn(Some(&released), at(17), clock(0))).holder,
+            "b"
+        );
         // What is another's is not released.
         let mut c = election("c");
         assert_eq!(c.release(&renewed, clock(17)), None);
@@ -237,7 +240,9 @@ mod tests {
         /// Reads, and keeps what is to be written for later.
         Look,
         /// Sends what was to be written; the server's answer may get lost.
-        Write { lost: bool },
+        Write {
+            lost: bool,
+        },
         Release,
     }
 
