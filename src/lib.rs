@@ -28,11 +28,17 @@
 //! | pure | [`render`], [`federation`], [`plan`] | values in, values out |
 //! | pure | [`model`] | the vocabulary |
 //!
+//! A cluster may have several agents: of these, the one that holds a `Lease` makes passes, and asks
+//! before every single write whether it still does ([`cluster::lease`] says what that guarantees and
+//! what not). Each agent acts as two identities: as itself, with narrow rights, about peers and
+//! reports; and as a `ServiceAccount` that it impersonates, with the rights that users granted, about
+//! the overlay's objects, and about nothing else ([`cluster`]).
+//!
 //! Where a behaviour lives: what a kustomization means in [`render`]; whether a bundle may be
 //! delivered in [`federation::guard`] and [`federation::lifecycle`]; who may name a peer in
 //! [`federation::resolve`]; which keys are revoked in [`federation::revocation`]; what gets written
 //! and deleted in [`plan`]; what is signed and checked in [`model::attestation`]; what a peer's
-//! endpoint may answer in [`spire::endpoint`].
+//! endpoint may answer in [`spire::endpoint`]; who of several agents writes in [`cluster::lease`].
 //!
 //! # Invariants
 //!
@@ -47,8 +53,8 @@
 //! 5. What can't be read ends nothing: a broken file leaves in force what was good, also after a
 //!    restart, as the cluster itself remembers it.
 //! 6. Same content, same bytes: nothing is committed, pushed or applied twice.
-//! 7. An agent writes in git only its own branch or directory, and is never taken to have pushed
-//!    because no error came.
+//! 7. An agent writes in git only its own branch or directory, only while it holds the Lease, and is
+//!    never taken to have pushed because no error came.
 //! 8. *Pushed* is not *Confirmed*: a peer may be named in registrations once SPIRE accepted an entry
 //!    that federates with it, and is confirmed once a workload was seen to hold its keys.
 //! 9. Secrets' values never get into a text.

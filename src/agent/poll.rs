@@ -16,7 +16,10 @@ pub(super) async fn poll(shared: Arc<Shared>) -> anyhow::Result<()> {
     let period = Duration::from_millis(shared.config.git.poll_milliseconds.max(100));
     let mut backoff = Backoff::default();
     loop {
-        let wait = match shared.mirror.fetch().await {
+        let fetched = shared.mirror.fetch().await;
+        let readable = i64::from(fetched.is_ok());
+        shared.metrics.repository_readable.set(readable);
+        let wait = match fetched {
             Ok(heads) => {
                 if shared
                     .fetch_failure

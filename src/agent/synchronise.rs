@@ -19,6 +19,7 @@ use crate::{
     cluster::Cluster,
     federation::{lifecycle::Phase, objects::ProbePods},
     git::SigningKey,
+    model::bundle::Bundle,
     reconcile::{
         schedule::{Backoff, GATHER, INTERVAL, Trigger, jittered},
         sync::{self, Identity, Inputs, Outcome, Sync},
@@ -233,6 +234,22 @@ fn record_peers(metrics: &Metrics, outcome: &Outcome) {
         let seconds = |at: Timestamp| at.as_duration().as_secs_f64();
         for (family, value) in [
             (&metrics.peer_expiry, state.expires().map(seconds)),
+            (
+                &metrics.peer_last_expiry,
+                state
+                    .bundle
+                    .as_ref()
+                    .and_then(Bundle::latest_expiry)
+                    .map(seconds),
+            ),
+            (
+                &metrics.peer_life,
+                state
+                    .bundle
+                    .as_ref()
+                    .and_then(Bundle::shortest_life)
+                    .map(|life| life.as_secs_f64()),
+            ),
             (&metrics.peer_issued, state.issued.map(seconds)),
             (
                 &metrics.peer_lag,

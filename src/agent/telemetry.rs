@@ -81,6 +81,8 @@ pub struct Metrics {
     registry: Arc<Registry>,
     /// 1 while this agent writes: while it holds the Lease, if there is leader election.
     pub leader: Gauge,
+    /// 1 while the remote repository can be read.
+    pub repository_readable: Gauge,
     /// Passes, by loop and result.
     pub passes: Family<PassLabels, Counter>,
     /// How long a sync pass took, in seconds.
@@ -97,6 +99,10 @@ pub struct Metrics {
     pub peer_serial: Family<PeerLabels, Gauge>,
     /// When the first of a peer's roots ends, in seconds since 1970.
     pub peer_expiry: Family<PeerLabels, Gauge<f64, AtomicU64>>,
+    /// When the last of a peer's roots ends, in seconds since 1970.
+    pub peer_last_expiry: Family<PeerLabels, Gauge<f64, AtomicU64>>,
+    /// The shortest life of a peer's roots, in seconds: what delays have to be measured by.
+    pub peer_life: Family<PeerLabels, Gauge<f64, AtomicU64>>,
     /// When what a peer publishes was signed, in seconds since 1970.
     pub peer_issued: Family<PeerLabels, Gauge<f64, AtomicU64>>,
     /// How long a peer's last bundle took from its signature to its delivery, in seconds.
@@ -115,8 +121,12 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("trustweave");
         let leader = registered(&mut registry, "leader", "1 while this agent writes");
-        let passes = Family::default();
-        registry.register("passes", "Passes of the agent's loops", passes.clone());
+        let repository_readable = registered(
+            &mut registry,
+            "repository_readable",
+            "1 while the remote repository can be read",
+        );
+        let passes = registered(&mut registry, "passes", "Passes of the agent's loops");
         let sync_duration = Histogram::new([0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
         registry.register_with_unit(
             "sync_duration",
@@ -124,32 +134,33 @@ impl Default for Metrics {
             Unit::Seconds,
             sync_duration.clone(),
         );
-        let writes = Family::default();
-        registry.register("writes", "Writes to the cluster", writes.clone());
-        let publications = Counter::default();
-        registry.register("publications", "Bundles committed", publications.clone());
-        let published_serial = Gauge::default();
-        registry.register(
+        let writes = registered(&mut registry, "writes", "Writes to the cluster");
+        let publications = registered(&mut registry, "publications", "Bundles committed");
+        let published_serial = registered(
+            &mut registry,
             "published_serial",
             "The serial published last",
-            published_serial.clone(),
         );
-        let peer_phase = Family::default();
-        registry.register(
+        let peer_phase = registered(
+            &mut registry,
             "peer_phase",
             "1 for the phase that a peer is in",
-            peer_phase.clone(),
         );
-        let peer_serial = Family::default();
-        registry.register(
-            "peer_serial",
-            "The serial delivered last",
-            peer_serial.clone(),
-        );
+        let peer_serial = registered(&mut registry, "peer_serial", "The serial delivered last");
         let peer_expiry = registered(
             &mut registry,
             "peer_expiry_timestamp_seconds",
             "When the first of a peer's roots ends",
+        );
+        let peer_last_expiry = registered(
+            &mut registry,
+            "peer_last_expiry_timestamp_seconds",
+            "When the last of a peer's roots ends",
+        );
+        let peer_life = registered(
+            &mut registry,
+            "peer_root_life_seconds",
+            "The shortest life of a peer's roots",
         );
         let peer_issued = registered(
             &mut registry,
@@ -184,6 +195,7 @@ impl Default for Metrics {
         Self {
             registry: Arc::new(registry),
             leader,
+            repository_readable,
             passes,
             sync_duration,
             writes,
@@ -192,6 +204,8 @@ impl Default for Metrics {
             peer_phase,
             peer_serial,
             peer_expiry,
+            peer_last_expiry,
+            peer_life,
             peer_issued,
             peer_lag,
             peer_confirmed,
@@ -222,7 +236,13 @@ impl Metrics {
         ] {
             family.clear();
         }
-        for family in [&self.peer_expiry, &self.peer_issued, &self.peer_lag] {
+        for family in [
+            &self.peer_expiry,
+            &self.peer_last_expiry,
+            &self.peer_life,
+            &self.peer_issued,
+            &self.peer_lag,
+        ] {
             family.clear();
         }
     }

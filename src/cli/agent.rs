@@ -32,6 +32,12 @@ use crate::agent::{
     stateDir: /var/lib/trustweave
     pollMilliseconds: 15000
     basicAuth: {username: bot, tokenFile: /etc/trustweave/git/token}
+  publish:                                pushes with credentials of their own
+    basicAuth: {username: bot, tokenFile: /etc/trustweave/git-push/token}
+  kubernetes: {syncServiceAccount: trustweave-sync}
+                                          who overlays are applied as, in the agent's namespace
+  leaderElection: {enabled: true, leaseName: trustweave}
+                                          default: enabled if the agent has a --name
   signing: {keyFile: /etc/trustweave/signing/id_ed25519}
                                           or {secret: {name: trustweave-signing}}: made if absent
   listen: 0.0.0.0:8080                    /healthz, /readyz, /metrics")]

@@ -261,3 +261,48 @@ impl Cluster for KubeCluster {
         self.observer.changed().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::{Config, api::ApiResource};
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::lease::Fence;
+
+    /// A cluster that knows what a ConfigMap is, at an address where nobody listens.
+    fn unreachable(fence: Fence) -> KubeCluster {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let config = Config::new("http://127.0.0.1:1".parse().unwrap());
+        let cluster = KubeCluster::new(config, false, fence).unwrap();
+        let gvk = kube::core::GroupVersionKind::gvk("", "v1", "ConfigMap");
+        let api = ApiResource::from_gvk(&gvk);
+        cluster.know(&Gvk::new("v1", "ConfigMap"), api, true);
+        cluster
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_while_the_lease_is_not_held() {
+        let object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "x", "namespace": "n", "uid": "u"},
+        });
+        let apply = async |cluster: &KubeCluster, mode| {
+            let applied = cluster.apply(&object, Conflicts::Report, mode).await;
+            applied.unwrap_err()
+        };
+        let standby = unreachable(Fence::closed());
+        for error in [
+            apply(&standby, Mode::Persist).await,
+            standby.apply_status(&object).await.unwrap_err(),
+            standby.delete(&object).await.unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::NotHeld(_)), "{error}");
+        }
+        // It would be asked otherwise: by who leads, and for what is no write.
+        let dry = apply(&standby, Mode::DryRun).await;
+        assert!(matches!(dry, Error::Request { .. }), "{dry}");
+        let leader = apply(&unreachable(Fence::open()), Mode::Persist).await;
+        assert!(matches!(leader, Error::Request { .. }), "{leader}");
+    }
+}

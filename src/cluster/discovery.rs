@@ -66,7 +66,7 @@ impl KubeCluster {
         Self::new(config, false, Fence::open())
     }
 
-    fn new(config: Config, impersonates: bool, fence: Fence) -> Result<Self, Error> {
+    pub(super) fn new(config: Config, impersonates: bool, fence: Fence) -> Result<Self, Error> {
         let client =
             Client::try_from(config.clone()).map_err(|error| Error::Connect(error.to_string()))?;
         Ok(Self {
@@ -136,12 +136,7 @@ impl KubeCluster {
         })?;
         match found {
             Ok((api, capabilities)) => {
-                let resource = Resource {
-                    api,
-                    namespaced: capabilities.scope == Scope::Namespaced,
-                };
-                self.resources().insert(gvk.clone(), resource.clone());
-                Ok(resource)
+                Ok(self.know(gvk, api, capabilities.scope == Scope::Namespaced))
             }
             Err(kube::Error::Discovery(_)) => Err(Error::UnknownKind(gvk.clone())),
             Err(kube::Error::Api(status)) if status.is_not_found() => {
@@ -149,6 +144,13 @@ impl KubeCluster {
             }
             Err(error) => Err(Error::from_kube("discover", what(), error)),
         }
+    }
+
+    /// Remembers how a kind is addressed.
+    pub(super) fn know(&self, gvk: &Gvk, api: ApiResource, namespaced: bool) -> Resource {
+        let resource = Resource { api, namespaced };
+        self.resources().insert(gvk.clone(), resource.clone());
+        resource
     }
 
     /// Forgets how a kind is addressed, after the server did not know it any more.

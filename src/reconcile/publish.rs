@@ -346,6 +346,18 @@ mod tests {
         last: u64,
         bundle: &Bundle,
     ) -> Result<(u64, Option<Files>), String> {
+        compose_behind(Fence::open(), tip, (key, uid), declaration, last, bundle)
+    }
+
+    /// The same behind a fence.
+    fn compose_behind(
+        fence: Fence,
+        tip: &Files,
+        (key, uid): (&SigningKey, &str),
+        declaration: &TrustDomainSpec,
+        last: u64,
+        bundle: &Bundle,
+    ) -> Result<(u64, Option<Files>), String> {
         let trust_domain = TrustDomain::parse("a.test").unwrap();
         let publisher = Publisher {
             cluster: ClusterName::parse("a").unwrap(),
@@ -353,7 +365,7 @@ mod tests {
             target: Target::own_branch(&trust_domain),
             trust_domain,
             email_domain: "example.com",
-            fence: Fence::open(),
+            fence,
         };
         let composer = Composer {
             publisher: &publisher,
@@ -469,6 +481,16 @@ mod tests {
         let (serial, written) = compose(&last, agent, (1, 0), &bundle).unwrap();
         assert!(written.is_some());
         assert_eq!(serial, 1);
+    }
+
+    #[test]
+    fn nothing_is_composed_while_the_lease_is_not_held() {
+        let (key, bundle) = (key(), sample("a.test"));
+        let declared = declaration(&[&key], 0);
+        let tip = Files::new();
+        let composed = compose_behind(Fence::closed(), &tip, (&key, "u"), &declared, 0, &bundle);
+        let refused = composed.unwrap_err();
+        assert!(refused.contains("does not hold the Lease"), "{refused}");
     }
 
     #[test]

@@ -12,14 +12,17 @@
 
 mod attacks;
 mod clients;
+mod credentials;
 mod endpoint;
 mod endpoints;
 mod faults;
+mod identities;
 mod leaving;
 mod made_up;
 mod mesh;
 mod model;
 mod refusals;
+mod replicas;
 mod repository;
 mod revocation;
 mod rotation;

@@ -98,7 +98,7 @@ fn bytes(document: &Value) -> Bytes {
     Bytes::from(document.to_string())
 }
 
-fn configuration(identity: &Identity) -> anyhow::Result<ServerConfig> {
+pub(crate) fn configuration(identity: &Identity) -> anyhow::Result<ServerConfig> {
     let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .context("read the endpoint's certificate")?;

@@ -134,8 +134,29 @@ pub fn cluster_spec(name: &str) -> ClusterSpec {
 pub struct Federation {
     /// The clusters and the remote.
     pub testbed: Testbed,
+    /// What the environment of agents has besides.
+    pub environment: Vec<(String, String)>,
     members: Vec<Member>,
     plan: Plan,
+}
+
+/// A further agent of a cluster, which stands for election.
+pub struct Replica {
+    /// The program.
+    pub process: Process,
+    listen: u16,
+}
+
+impl Replica {
+    /// What it answers to GET on a path of its HTTP endpoint, after the headers.
+    pub async fn http_get(&self, path: &str) -> anyhow::Result<String> {
+        http_get(self.listen, path).await
+    }
+
+    /// The value of a metric: the sum over its labels.
+    pub async fn metric(&self, metric: &str) -> anyhow::Result<f64> {
+        Ok(sum(&self.http_get("/metrics").await?, metric))
+    }
 }
 
 /// A cluster's part in the federation.
@@ -176,6 +197,7 @@ impl Federation {
         let testbed = Testbed::start(&plan.clusters, progress).await?;
         let mut federation = Self {
             testbed,
+            environment: Vec::new(),
             members: Vec::new(),
             plan,
         };
@@ -435,14 +457,51 @@ impl Federation {
             &format!("trustweave-{name}"),
             &self.plan.trustweave,
             arguments,
-            [
-                ("TRUSTWEAVE_LOG", "info,trustweave=debug"),
-                ("NO_COLOR", "1"),
-            ],
+            self.agent_environment(),
             &member.log,
         )?;
         self.members[position].agent = Some(process);
         Ok(())
+    }
+
+    /// Starts a further agent of a cluster under a name: of all that have one, one writes.
+    pub fn start_replica(&self, cluster: &str, name: &str) -> anyhow::Result<Replica> {
+        let (member, _) = self.find(cluster)?;
+        let directory = self.testbed.directory().join(format!("agent-{name}"));
+        std::fs::create_dir_all(&directory).context("make the agent's directory")?;
+        let listen = port::free()?;
+        let configuration = std::fs::read_to_string(&member.configuration)?;
+        let mut configuration: Value = serde_json::from_str(&configuration)?;
+        configuration["git"]["stateDir"] = json!(directory.join("state"));
+        configuration["listen"] = json!(format!("127.0.0.1:{listen}"));
+        let path = directory.join("config.yaml");
+        std::fs::write(&path, format!("{configuration:#}")).context("write a configuration")?;
+        let arguments = ["agent", "--name", name, "--config"].map(Into::into);
+        let process = self.testbed.spawn(
+            &format!("trustweave-{name}"),
+            &self.plan.trustweave,
+            arguments.into_iter().chain([path.into_os_string()]),
+            self.agent_environment(),
+            &directory.join("agent.log"),
+        )?;
+        Ok(Replica { process, listen })
+    }
+
+    /// Changes the configuration of a cluster's agent, before it is started.
+    pub fn configure(&self, name: &str, change: impl FnOnce(&mut Value)) -> anyhow::Result<()> {
+        let path = &self.find(name)?.0.configuration;
+        let mut configuration = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+        change(&mut configuration);
+        std::fs::write(path, format!("{configuration:#}")).context("write a configuration")
+    }
+
+    fn agent_environment(&self) -> Vec<(String, String)> {
+        let always = [
+            ("TRUSTWEAVE_LOG", "info,trustweave=debug"),
+            ("NO_COLOR", "1"),
+        ];
+        let always = always.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        always.into_iter().chain(self.environment.clone()).collect()
     }
 
     /// A cluster's agent.
@@ -463,17 +522,7 @@ impl Federation {
 
     /// What a cluster's agent answers to GET on a path of its HTTP endpoint, after the headers.
     pub async fn http_get(&self, name: &str, path: &str) -> anyhow::Result<String> {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let (member, _) = self.find(name)?;
-        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", member.listen)).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        let (_, body) = answer
-            .split_once("\r\n\r\n")
-            .context("an HTTP answer without headers")?;
-        Ok(body.to_owned())
+        http_get(self.find(name)?.0.listen, path).await
     }
 
     /// The URL of a cluster's agent.
@@ -483,13 +532,7 @@ impl Federation {
 
     /// The value of a metric of a cluster's agent: the sum over its labels.
     pub async fn metric(&self, name: &str, metric: &str) -> anyhow::Result<f64> {
-        let text = self.http_get(name, "/metrics").await?;
-        Ok(text
-            .lines()
-            .filter_map(|line| line.strip_prefix(metric))
-            .filter(|rest| rest.starts_with(['{', ' ']))
-            .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum())
+        Ok(sum(&self.http_get(name, "/metrics").await?, metric))
     }
 
     /// The status of an object of the agent's kinds.
@@ -559,6 +602,29 @@ impl Federation {
             error.context(logs.join("\n"))
         })
     }
+}
+
+async fn http_get(port: u16, path: &str) -> anyhow::Result<String> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (_, body) = answer
+        .split_once("\r\n\r\n")
+        .context("an HTTP answer without headers")?;
+    Ok(body.to_owned())
+}
+
+/// The sum of a metric over its labels.
+fn sum(exposition: &str, metric: &str) -> f64 {
+    exposition
+        .lines()
+        .filter_map(|line| line.strip_prefix(metric))
+        .filter(|rest| rest.starts_with(['{', ' ']))
+        .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
 }
 
 /// The path of the topology.

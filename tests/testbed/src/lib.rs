@@ -30,6 +30,7 @@ pub mod credentials;
 pub mod endpoint;
 pub mod federation;
 pub mod git;
+pub mod git_https;
 pub mod image;
 mod kubelet;
 mod loopback;
@@ -58,7 +59,7 @@ use anyhow::Context as _;
 pub use crate::cluster::{Cluster, ClusterSpec};
 pub use crate::credentials::{SshKey, ssh_key};
 pub use crate::git::GitRemote;
-pub use crate::process::{Process, Program, wait_until};
+pub use crate::process::{Process, Program, Signal, wait_until};
 pub use crate::server_objects::{DataVolume, Distribution, Installed, ServerObjects};
 pub use crate::spire::Spire;
 pub use crate::spire_version::SpireVersion;
@@ -136,6 +137,11 @@ impl Testbed {
     /// A certificate for a web server on loopback, which the SPIRE servers take for one of the public web.
     pub fn web_identity(&self) -> anyhow::Result<Identity> {
         self.web.server()
+    }
+
+    /// The certificate of the authority behind [`web_identity`](Self::web_identity), PEM.
+    pub fn web_authority(&self) -> &Path {
+        self.web.path()
     }
 
     /// A directory for the test's own files.
