@@ -76,7 +76,7 @@ impl Proposal<'_> {
             return;
         };
         let distribution = &installation.distribution;
-        text.comment(2, &format!("By {}.", distribution.place));
+        text.comment(2, &format!("{}.", capital(&distribution.place)));
         text.field(2, "distribution", name_of(distribution.value));
         text.field(2, "namespace", &installation.namespace);
         let class_name = installation.class_name.as_ref();

@@ -274,10 +274,7 @@ fn what_cannot_be_known_is_told_and_not_guessed() {
     // One class says it all.
     objects.relationships.pop();
     let class_name = only(&objects).class_name.unwrap();
-    assert_eq!(
-        class_name.place,
-        "as ClusterFederatedTrustDomain b-federation has it"
-    );
+    assert_eq!(class_name.place, "ClusterFederatedTrustDomain b-federation");
 
     let mut contradicting = seed();
     let other = MANAGER.replace("a.test", "other.test");
