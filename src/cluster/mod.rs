@@ -18,6 +18,7 @@ use crate::model::manifest::{Gvk, ObjectRef};
 
 mod apply;
 mod discovery;
+pub mod installation;
 pub mod inventory;
 pub mod lease;
 mod observe;

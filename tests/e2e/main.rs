@@ -11,6 +11,7 @@
 )]
 
 mod attacks;
+mod brownfield;
 mod clients;
 mod credentials;
 mod endpoint;
@@ -28,6 +29,7 @@ mod revocation;
 mod rotation;
 mod rules;
 mod signers;
+mod sources;
 mod ztwim;
 
 use std::time::Duration;

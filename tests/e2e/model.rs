@@ -203,6 +203,7 @@ async fn the_model_does_what_spire_does() {
         spire_version: None,
         ca_ttl: None,
         installed: Installed::Process,
+        roots_only: false,
     };
     let testbed = Testbed::start(&[spec], &super::progress).await.unwrap();
     let cluster = &testbed.clusters()[0];

@@ -214,7 +214,10 @@ fn static_peer(settings: &Value) -> Option<Peer> {
     let spiffe = profile.get("https_spiffe").map(block);
     let id = spiffe.and_then(|it| it["endpoint_spiffe_id"].as_str());
     Some(Peer {
-        url: settings["bundle_endpoint_url"].as_str()?.to_owned(),
+        url: settings["bundle_endpoint_url"]
+            .as_str()?
+            .trim_end_matches('/')
+            .to_owned(),
         profile: if spiffe.is_some() {
             Profile::HttpsSpiffe
         } else {

@@ -188,7 +188,7 @@ fn class_name(
         Some((class, object)) if classes.len() == 1 => {
             let (kind, name) = (&object["kind"], &object["metadata"]["name"]);
             let kind = kind.as_str().unwrap_or_default();
-            let place = format!("as {kind} {} has it", name.as_str().unwrap_or_default());
+            let place = format!("{kind} {}", name.as_str().unwrap_or_default());
             Some(Found::new((*class).to_owned(), place))
         }
         Some(_) => {

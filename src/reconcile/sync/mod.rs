@@ -16,7 +16,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use self::{
-    facts::{Live, foreign},
+    facts::{Live, foreign, undeclared},
     revision::Chosen,
 };
 use super::{desired, report};
@@ -255,6 +255,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         let peers = Peers {
             declared: declared.collect(),
             foreign,
+            undeclared: undeclared(&live, &context, &facts),
         };
         let resolved = desired::overlay(&tree, &declarations, &self.identity.cluster, &peers);
         let complete = !resolved.diagnostics.iter().any(Diagnostic::is_error);

@@ -34,7 +34,7 @@ impl BundleSource for Told {
     }
 
     async fn changed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn describe(&self) -> String {
@@ -165,6 +165,20 @@ async fn no_change_of_source_goes_back() {
     endpoint.say(None);
     exec.say(Some(&pruned));
     assert_eq!(auto.current().await.unwrap(), pruned);
+}
+
+#[tokio::test]
+async fn a_source_may_start_to_count_anew_but_not_lose_a_key_under_one_count() {
+    let (old, new) = (sample(7), sample(7));
+    let both = joined(&old, &new, 7);
+    let ([config_map, ..], auto) = auto([Some(&both), None, None]);
+    auto.current().await.unwrap();
+    config_map.say(Some(&new));
+    let error = auto.current().await.unwrap_err().to_string();
+    assert!(error.contains("lacks key"), "{error}");
+    let lost = sample(1);
+    config_map.say(Some(&lost));
+    assert_eq!(auto.current().await.unwrap(), lost);
 }
 
 #[tokio::test]

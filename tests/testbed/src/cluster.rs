@@ -53,6 +53,9 @@ pub struct ClusterSpec {
     pub ca_ttl: Option<Duration>,
     /// How the SPIRE server is present in the cluster.
     pub installed: Installed,
+    /// Whether the server publishes its X.509 roots only, by the notifier `k8sbundle`, as the zero trust workload
+    /// identity manager sets it up; else its whole bundle, by the `BundlePublisher`.
+    pub roots_only: bool,
 }
 
 impl ClusterSpec {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::cluster::ClusterSpec;
 use crate::loopback::{BUNDLE_ENDPOINT_PORT, DATA_MOUNT};
 use crate::server_objects::CONTROLLER_MANAGER;
-use crate::spire_configuration::{self, BUNDLE_CONFIG_MAP, BUNDLE_KEY};
+use crate::spire_configuration::{self, BUNDLE_CONFIG_MAP, BUNDLE_KEY, ROOTS_KEY};
 
 /// The configuration of a server in a pod. JSON, as every distribution writes it.
 pub(crate) fn server(spec: &ClusterSpec, bundle_endpoint: bool) -> Value {
@@ -16,6 +16,7 @@ pub(crate) fn server(spec: &ClusterSpec, bundle_endpoint: bool) -> Value {
     if bundle_endpoint {
         server["federation"] = spire_configuration::federation("0.0.0.0", BUNDLE_ENDPOINT_PORT);
     }
+    let (publication, plugin) = publication(spec);
     json!({
         "health_checks": {
             "bind_address": "0.0.0.0",
@@ -25,7 +26,7 @@ pub(crate) fn server(spec: &ClusterSpec, bundle_endpoint: bool) -> Value {
             "ready_path": "/ready",
         },
         "plugins": {
-            "BundlePublisher": publisher(spec),
+            publication: plugin,
             "DataStore": [{"sql": {"plugin_data": {
                 "connection_string": format!("{DATA_MOUNT}/datastore.sqlite3"),
                 "database_type": "sqlite3",
@@ -39,14 +40,24 @@ pub(crate) fn server(spec: &ClusterSpec, bundle_endpoint: bool) -> Value {
     })
 }
 
-/// The plugin that publishes the bundle in SPIFFE's format.
-pub(crate) fn publisher(spec: &ClusterSpec) -> Value {
-    json!([{"k8s_configmap": {"plugin_data": {"clusters": {&spec.name: {
+/// What makes the server's bundle known in the cluster, as type and configuration of a plugin.
+pub(crate) fn publication(spec: &ClusterSpec) -> (&'static str, Value) {
+    let namespace = &spec.spire_namespace;
+    if spec.roots_only {
+        let notifier = json!([{"k8sbundle": {"plugin_data": {
+            "namespace": namespace,
+            "config_map": BUNDLE_CONFIG_MAP,
+            "config_map_key": ROOTS_KEY,
+        }}}]);
+        return ("Notifier", notifier);
+    }
+    let publisher = json!([{"k8s_configmap": {"plugin_data": {"clusters": {&spec.name: {
         "format": "spiffe",
-        "namespace": spec.spire_namespace,
+        "namespace": namespace,
         "configmap_name": BUNDLE_CONFIG_MAP,
         "configmap_key": BUNDLE_KEY,
-    }}}}}])
+    }}}}}]);
+    ("BundlePublisher", publisher)
 }
 
 /// The configuration of a controller manager in the server's pod.

@@ -36,8 +36,9 @@ pub(crate) struct Loopback {
     pub(crate) server_health_port: u16,
     /// For the controller manager's health checks.
     pub(crate) controller_manager_health_port: u16,
-    /// How the bundle is published if the configuration has no publisher: nothing else reads it without a kubelet.
-    pub(crate) publisher: Value,
+    /// The plugin that publishes the bundle if the configuration has none, by type: nothing else reads it without a
+    /// kubelet.
+    pub(crate) publication: (&'static str, Value),
 }
 
 impl Loopback {
@@ -90,20 +91,24 @@ impl Loopback {
             "NodeAttestor".to_owned(),
             json!([{"join_token": {"plugin_data": {}}}]),
         );
-        plugins.remove("Notifier");
-        let publishers = plugins
-            .entry("BundlePublisher")
-            .or_insert_with(|| self.publisher.clone());
-        for publisher in publishers.as_array_mut().into_iter().flatten() {
+        let (kind, publication) = &self.publication;
+        if *kind != "Notifier" {
+            plugins.remove("Notifier");
+        }
+        plugins.entry(*kind).or_insert_with(|| publication.clone());
+        for publisher in items(plugins, "BundlePublisher") {
             let clusters = publisher.pointer_mut("/k8s_configmap/plugin_data/clusters");
-            for cluster in clusters
-                .and_then(Value::as_object_mut)
-                .into_iter()
-                .flatten()
-            {
-                if let Some(cluster) = cluster.1.as_object_mut() {
+            let clusters = clusters.and_then(Value::as_object_mut);
+            for (_, cluster) in clusters.into_iter().flatten() {
+                if let Some(cluster) = cluster.as_object_mut() {
                     cluster.insert("kubeconfig_path".to_owned(), json!(self.kubeconfig));
                 }
+            }
+        }
+        for notifier in items(plugins, "Notifier") {
+            let data = notifier.pointer_mut("/k8sbundle/plugin_data");
+            if let Some(data) = data.and_then(Value::as_object_mut) {
+                data.insert("kube_config_file_path".to_owned(), json!(self.kubeconfig));
             }
         }
     }
@@ -127,6 +132,14 @@ impl Loopback {
 
 fn object<'a>(parent: &'a mut Map<String, Value>, key: &str) -> Option<&'a mut Map<String, Value>> {
     parent.get_mut(key).and_then(Value::as_object_mut)
+}
+
+fn items<'a>(
+    plugins: &'a mut Map<String, Value>,
+    kind: &str,
+) -> impl Iterator<Item = &'a mut Value> {
+    let plugins = plugins.get_mut(kind).and_then(Value::as_array_mut);
+    plugins.into_iter().flatten()
 }
 
 fn listen(part: &mut Map<String, Value>, port: u16) {
@@ -167,7 +180,10 @@ mod tests {
             hidden_port: 3,
             server_health_port: 4,
             controller_manager_health_port: 5,
-            publisher: json!([{"k8s_configmap": {"plugin_data": {"clusters": {"c": {}}}}}]),
+            publication: (
+                "BundlePublisher",
+                json!([{"k8s_configmap": {"plugin_data": {"clusters": {"c": {}}}}}]),
+            ),
         }
     }
 

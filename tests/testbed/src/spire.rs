@@ -30,7 +30,7 @@ use crate::server_objects::{
 };
 use crate::workload::{self, WorkloadView};
 
-pub use crate::spire_configuration::{BUNDLE_CONFIG_MAP, BUNDLE_KEY};
+pub use crate::spire_configuration::{BUNDLE_CONFIG_MAP, BUNDLE_KEY, ROOTS_KEY};
 
 const START: Duration = Duration::from_mins(1);
 
@@ -73,6 +73,9 @@ impl Spire {
             "{} is too long for a socket: set TMPDIR to a shorter path",
             socket.display()
         );
+        if installation.spec.roots_only {
+            installation.make_config_map().await?;
+        }
         let mut spire = Self::new(installation)?;
         let installed = spire.installation.spec.installed.clone();
         match installed {
@@ -120,7 +123,7 @@ impl Spire {
             hidden_port: port::free()?,
             server_health_port: port::free()?,
             controller_manager_health_port: port::free()?,
-            publisher: configuration::publisher(&installation.spec),
+            publication: configuration::publication(&installation.spec),
         };
         let logs = directory.with_file_name("log");
         let server = mounted.join(CONFIGURATION_KEY);
@@ -478,10 +481,15 @@ impl Spire {
     async fn until_bundle_is_published(&self) -> anyhow::Result<()> {
         let config_maps: Api<ConfigMap> =
             Api::namespaced(self.installation.client.clone(), self.namespace());
+        let key = if self.installation.spec.roots_only {
+            ROOTS_KEY
+        } else {
+            BUNDLE_KEY
+        };
         wait_until("spire-server to publish its bundle", START, async || {
             let published = config_maps.get(BUNDLE_CONFIG_MAP).await?;
             let data = published.data.unwrap_or_default();
-            Ok(data.contains_key(BUNDLE_KEY).then_some(()))
+            Ok(data.contains_key(key).then_some(()))
         })
         .await
     }
@@ -507,6 +515,20 @@ impl Installation {
 
     fn server_socket(&self) -> PathBuf {
         self.directory.join("server.sock")
+    }
+
+    /// The notifier writes a `ConfigMap` only if it is there.
+    async fn make_config_map(&self) -> anyhow::Result<()> {
+        let config_maps: Api<ConfigMap> =
+            Api::namespaced(self.client.clone(), &self.spec.spire_namespace);
+        let empty = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": BUNDLE_CONFIG_MAP},
+        });
+        config_maps
+            .patch(BUNDLE_CONFIG_MAP, &field_manager(), &Patch::Apply(&empty))
+            .await
+            .context("cannot make the ConfigMap of the notifier")?;
+        Ok(())
     }
 }
 

@@ -12,6 +12,9 @@ pub const BUNDLE_CONFIG_MAP: &str = "spire-bundle";
 /// The key in it that holds the bundle in SPIFFE's format.
 pub const BUNDLE_KEY: &str = "bundle.spiffe";
 
+/// The key in it that holds the X.509 roots as PEM.
+pub const ROOTS_KEY: &str = "bundle.crt";
+
 /// `server` of the server's configuration, without addresses, directories and federation.
 pub(crate) fn server(spec: &ClusterSpec) -> Value {
     let ca_ttl = spec.ca_ttl.unwrap_or(Duration::from_hours(24));

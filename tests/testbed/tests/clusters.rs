@@ -29,6 +29,7 @@ fn spec(name: &str) -> ClusterSpec {
         spire_version: None,
         ca_ttl: None,
         installed: Installed::Process,
+        roots_only: false,
     }
 }
 

@@ -199,9 +199,12 @@ impl<S: BundleSource> BundleSource for Auto<S> {
         let error = match self.read(chosen).await {
             Ok(bundle) => {
                 let mut state = self.state();
-                state.last = Some(bundle.clone());
-                state.failing_since = None;
-                return Ok(bundle);
+                let Some(edited) = edited(&bundle, state.last.as_ref()) else {
+                    state.last = Some(bundle.clone());
+                    state.failing_since = None;
+                    return Ok(bundle);
+                };
+                Error::NoSource(format!("{}: {edited}", self.sources[chosen].describe()))
             }
             Err(error) => error,
         };
@@ -267,6 +270,13 @@ fn lack(bundle: &Bundle, last: Option<&Bundle>) -> Option<String> {
             sequence(Some(last))
         ));
     }
+    edited(bundle, Some(last))
+}
+
+/// What shows that a bundle was not written by SPIRE: a key less under the same counter. That the counter
+/// of one source went back does not: SPIRE's datastore was lost.
+fn edited(bundle: &Bundle, last: Option<&Bundle>) -> Option<String> {
+    let last = last.filter(|last| last.sequence == bundle.sequence)?;
     let missing = last.keys().find(|key| bundle.keys().all(|it| it != *key))?;
     Some(format!("it lacks key {missing}, which was read before"))
 }
