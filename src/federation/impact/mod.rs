@@ -5,6 +5,7 @@
 
 mod keys;
 mod registrations;
+mod server;
 mod words;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,7 @@ use serde::{Serialize, Serializer};
 pub use self::{
     keys::{Bundles, KeyChange, talked_about},
     registrations::{Registrations, registrations},
+    server::Work,
 };
 
 use super::consent::{Consent, Move, consent};
@@ -121,6 +123,17 @@ pub enum Change {
         /// Whom its workloads trust.
         peers: BTreeSet<TrustDomain>,
     },
+    /// The SPIRE servers of a trust domain are changed.
+    Server {
+        /// The trust domain.
+        trust_domain: TrustDomain,
+        /// Its clusters.
+        clusters: Vec<ClusterName>,
+        /// What is done to them.
+        work: Work,
+        /// Whether it can't be taken back.
+        irreversible: bool,
+    },
     /// Keys are taken back, accepted again, or gone from a bundle.
     #[serde(untagged)]
     Keys(KeyChange),
@@ -193,6 +206,7 @@ pub fn impact(before: &Declarations, after: &Declarations, bundles: &Bundles) ->
         .chain(identities)
         .chain(edges(before, after))
         .chain(memberships)
+        .chain(server::changes(before, after))
         .collect()
 }
 
@@ -504,6 +518,71 @@ mod tests {
                spiffe://a.test/x, and will be none (trusted by b.test)",
             ],
         );
+    }
+
+    #[test]
+    fn what_is_done_to_spire_servers_is_told_last() {
+        let served = |more: Value| {
+            let mut served = json!({
+                "profile": "https_spiffe", "url": "https://a.test", "manage": true,
+                "spiffeID": "spiffe://a.test/spire/server",
+            });
+            let members = more.as_object().unwrap().clone();
+            served.as_object_mut().unwrap().extend(members);
+            served
+        };
+        let server = |before: &Value, after: &Value| {
+            let mut sides = [before, after].map(|endpoint| {
+                let mut declarations = declarations();
+                let endpoint = serde_json::from_value(endpoint.clone()).unwrap();
+                own(&mut declarations, "a.test").bundle_endpoint = endpoint;
+                declarations
+            });
+            own(&mut sides[1], "a.test")
+                .signers
+                .push(Signer::parse(KEY).unwrap());
+            let changes = impact(&sides[0], &sides[1], &Bundles::default());
+            assert!(matches!(changes[0], Change::Signers { .. }));
+            let last = changes
+                .iter()
+                .skip(1)
+                .filter(|it| matches!(it, Change::Server { .. }));
+            last.map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let managed = served(json!({"expose": "route"}));
+        let none: [&str; 0] = [];
+        assert_eq!(
+            server(&served(json!({"manage": false})), &managed),
+            ["a.test: the SPIRE server of cluster-1 will be reconfigured and restarted"]
+        );
+        assert_eq!(
+            server(&managed, &json!("none")),
+            [
+                "a.test: the SPIRE server of cluster-1 will be restarted as it was before the agent managed it"
+            ]
+        );
+        for more in [
+            json!({"port": 9443}),
+            json!({"refreshHint": 60}),
+            json!({"staticFederatesWith": true}),
+        ] {
+            let mut changed = managed.clone();
+            changed
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            let told = server(&managed, &changed);
+            assert_eq!(told.len(), 1, "{more}");
+            assert!(
+                told[0].ends_with("will be reconfigured and restarted"),
+                "{told:?}"
+            );
+        }
+        assert_eq!(
+            server(&managed, &served(json!({"expose": "none"}))),
+            ["a.test: the SPIRE server of cluster-1 will be exposed otherwise, without a restart"]
+        );
+        assert_eq!(server(&managed, &managed), none);
     }
 
     #[test]

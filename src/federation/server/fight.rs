@@ -179,7 +179,7 @@ mod tests {
         let piece = Piece::Configuration;
         let mut memory = Memory::default();
         // What a pass does: judge, and remember what it wrote.
-        let mut pass = |memory: &mut Memory, asked: &Digest, minute: i64| match memory.judge(
+        let pass = |memory: &mut Memory, asked: &Digest, minute: i64| match memory.judge(
             piece,
             asked,
             "helm",

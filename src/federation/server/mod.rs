@@ -120,6 +120,11 @@ impl Wanted {
         })
     }
 
+    /// Whether both ask for the same configuration of the same server.
+    pub fn configures_as(&self, other: &Self) -> bool {
+        self.installation == other.installation && section::asked(self) == section::asked(other)
+    }
+
     /// Whether [`Self::tls_route`] has to be looked up.
     pub fn needs_tls_route(&self) -> bool {
         matches!(self.endpoint.expose, Some(Expose::Gateway(_)))

@@ -140,7 +140,7 @@ impl World {
     fn pass_with(&mut self, wanted: Option<&Wanted>, accept: bool) -> (Vec<String>, Decision) {
         self.now += SignedDuration::from_mins(1);
         let mut live = Live::default();
-        for reference in reads(wanted, &self.memory) {
+        for reference in reads(wanted, &self.memory, &Live::default()) {
             if let Some(object) = self.objects.get(&reference.key()) {
                 live.insert(&reference, object.clone());
             }
