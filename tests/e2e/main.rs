@@ -25,6 +25,7 @@ mod revocation;
 mod rotation;
 mod rules;
 mod signers;
+mod ztwim;
 
 use std::time::Duration;
 

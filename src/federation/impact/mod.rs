@@ -15,7 +15,7 @@ use serde::{Serialize, Serializer};
 pub use self::{
     keys::{Bundles, KeyChange, talked_about},
     registrations::{Registrations, registrations},
-    server::Work,
+    server::{Management, ServerChange},
 };
 
 use super::consent::{Consent, Move, consent};
@@ -123,17 +123,8 @@ pub enum Change {
         /// Whom its workloads trust.
         peers: BTreeSet<TrustDomain>,
     },
-    /// The SPIRE servers of a trust domain are changed.
-    Server {
-        /// The trust domain.
-        trust_domain: TrustDomain,
-        /// Its clusters.
-        clusters: Vec<ClusterName>,
-        /// What is done to them.
-        work: Work,
-        /// Whether it can't be taken back.
-        irreversible: bool,
-    },
+    /// SPIRE servers come to be managed, or no longer are.
+    Server(ServerChange),
     /// Keys are taken back, accepted again, or gone from a bundle.
     #[serde(untagged)]
     Keys(KeyChange),
@@ -177,16 +168,19 @@ pub fn impact(before: &Declarations, after: &Declarations, bundles: &Bundles) ->
     keys.extend(keys::vanished(after, bundles));
     let mut identities = Vec::new();
     let mut memberships = Vec::new();
+    let mut servers = Vec::new();
     let names: BTreeSet<_> = before
         .trust_domains
         .keys()
         .chain(after.trust_domains.keys())
         .collect();
     for name in names {
-        match (
+        let (old, new) = (
             before.trust_domains.get(name),
             after.trust_domains.get(name),
-        ) {
+        );
+        servers.extend(server::server(name, before, after).map(Change::Server));
+        match (old, new) {
             (None, Some(spec)) => identities.push(Change::Declared {
                 trust_domain: name.clone(),
                 clusters: clusters(spec),
@@ -206,7 +200,7 @@ pub fn impact(before: &Declarations, after: &Declarations, bundles: &Bundles) ->
         .chain(identities)
         .chain(edges(before, after))
         .chain(memberships)
-        .chain(server::changes(before, after))
+        .chain(servers)
         .collect()
 }
 
@@ -521,68 +515,95 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_to_spire_servers_is_told_last() {
-        let served = |more: Value| {
+    fn what_is_done_to_spire_servers_is_told_and_what_stays_of_it() {
+        let manage = |distribution: &'static str, accept: bool| {
+            move |after: &mut Declarations| {
+                let spec = own(after, "a.test");
+                spec.spire.distribution = serde_json::from_value(json!(distribution)).unwrap();
+                let served = json!({
+                    "profile": "https_spiffe", "url": "https://a.test", "manage": true,
+                    "acceptIrreversible": accept,
+                });
+                spec.bundle_endpoint = serde_json::from_value(served).unwrap();
+            }
+        };
+        let told = |distribution, accept| -> (String, String) {
+            let before = declarations();
+            let mut after = before.clone();
+            manage(distribution, accept)(&mut after);
+            let last = |a: &Declarations, b: &Declarations| {
+                let changes = impact(a, b, &Bundles::default());
+                changes.last().unwrap().to_string()
+            };
+            (last(&before, &after), last(&after, &before))
+        };
+        let begin = "a.test: the SPIRE server of cluster-1 will";
+        assert_eq!(
+            told("custom", false),
+            (
+                format!("{begin} be configured to serve its bundle, and restarted for that"),
+                format!(
+                    "{begin} no longer be managed: what was there before comes back, with a restart"
+                ),
+            )
+        );
+        let stays = format!(
+            "{begin} no longer be managed, but `spec.federation` of its SpireServer stays: its \
+             operator lets nobody remove it"
+        );
+        assert_eq!(
+            told("ztwim", true),
+            (
+                format!(
+                    "{begin} serve its bundle by `spec.federation` of its SpireServer, which can't be \
+                     taken back: once that is set, nobody can remove it, nor change its profile, \
+                     https_spiffe"
+                ),
+                stays.clone(),
+            )
+        );
+        assert_eq!(
+            told("ztwim", false),
+            (
+                format!(
+                    "{begin} be managed, but `spec.federation` of its SpireServer can't be taken \
+                     back: it is set only with `acceptIrreversible: true`"
+                ),
+                stays,
+            )
+        );
+    }
+
+    #[test]
+    fn a_managed_server_is_restarted_for_its_configuration_alone() {
+        let managed = |more: Value| {
             let mut served = json!({
                 "profile": "https_spiffe", "url": "https://a.test", "manage": true,
-                "spiffeID": "spiffe://a.test/spire/server",
+                "expose": "route",
             });
             let members = more.as_object().unwrap().clone();
             served.as_object_mut().unwrap().extend(members);
-            served
+            let mut declarations = declarations();
+            let endpoint = serde_json::from_value(served).unwrap();
+            own(&mut declarations, "a.test").bundle_endpoint = endpoint;
+            declarations
         };
-        let server = |before: &Value, after: &Value| {
-            let mut sides = [before, after].map(|endpoint| {
-                let mut declarations = declarations();
-                let endpoint = serde_json::from_value(endpoint.clone()).unwrap();
-                own(&mut declarations, "a.test").bundle_endpoint = endpoint;
-                declarations
-            });
-            own(&mut sides[1], "a.test")
-                .signers
-                .push(Signer::parse(KEY).unwrap());
-            let changes = impact(&sides[0], &sides[1], &Bundles::default());
-            assert!(matches!(changes[0], Change::Signers { .. }));
-            let last = changes
-                .iter()
-                .skip(1)
-                .filter(|it| matches!(it, Change::Server { .. }));
-            last.map(ToString::to_string).collect::<Vec<_>>()
+        let check = |more: Value, expected: &[&str]| {
+            let changes = impact(&managed(json!({})), &managed(more), &Bundles::default());
+            let changes = changes.iter().map(ToString::to_string);
+            let told: Vec<_> = changes.filter(|it| it.contains("SPIRE server")).collect();
+            assert_eq!(told, expected);
         };
-        let managed = served(json!({"expose": "route"}));
-        let none: [&str; 0] = [];
-        assert_eq!(
-            server(&served(json!({"manage": false})), &managed),
-            ["a.test: the SPIRE server of cluster-1 will be reconfigured and restarted"]
+        let restarted = "a.test: the SPIRE server of cluster-1 will be reconfigured and restarted";
+        check(json!({}), &[]);
+        check(json!({"port": 9443}), &[restarted]);
+        check(json!({"refreshHint": 60}), &[restarted]);
+        check(json!({"staticFederatesWith": true}), &[restarted]);
+        check(
+            json!({"expose": "none"}),
+            &["a.test: the SPIRE server of cluster-1 will be exposed otherwise, without a restart"],
         );
-        assert_eq!(
-            server(&managed, &json!("none")),
-            [
-                "a.test: the SPIRE server of cluster-1 will be restarted as it was before the agent managed it"
-            ]
-        );
-        for more in [
-            json!({"port": 9443}),
-            json!({"refreshHint": 60}),
-            json!({"staticFederatesWith": true}),
-        ] {
-            let mut changed = managed.clone();
-            changed
-                .as_object_mut()
-                .unwrap()
-                .extend(more.as_object().unwrap().clone());
-            let told = server(&managed, &changed);
-            assert_eq!(told.len(), 1, "{more}");
-            assert!(
-                told[0].ends_with("will be reconfigured and restarted"),
-                "{told:?}"
-            );
-        }
-        assert_eq!(
-            server(&managed, &served(json!({"expose": "none"}))),
-            ["a.test: the SPIRE server of cluster-1 will be exposed otherwise, without a restart"]
-        );
-        assert_eq!(server(&managed, &managed), none);
+        check(json!({"acceptDataLoss": true}), &[]);
     }
 
     #[test]

@@ -1,62 +1,136 @@
-//! What is done to SPIRE servers.
+//! What a change means for the SPIRE servers of a trust domain's clusters.
 
-use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::Serialize;
 
-use super::{Change, clusters};
+use super::words::list;
 use crate::{
     federation::server::Wanted,
-    model::{declaration::Distribution, declarations::Declarations, trust_domain::TrustDomain},
+    model::{
+        declaration::{Distribution, Profile},
+        declarations::Declarations,
+        trust_domain::{ClusterName, TrustDomain},
+    },
 };
 
-/// What is done to a SPIRE server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// The agents of a trust domain come to manage its SPIRE servers otherwise, or no longer do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Work {
-    /// Its configuration is written, and it is restarted.
-    Configure,
-    /// Its former configuration comes back, with a restart.
-    GiveBack,
-    /// Only what leads to its endpoint changes.
-    Expose,
+pub struct ServerChange {
+    /// The trust domain.
+    pub trust_domain: TrustDomain,
+    /// The clusters that the servers are in.
+    pub clusters: Vec<ClusterName>,
+    /// How they were managed.
+    pub before: Option<Management>,
+    /// How they will be.
+    pub after: Option<Management>,
+    /// Whether only what leads to their endpoint changes.
+    pub exposure_only: bool,
 }
 
-/// The changes of SPIRE servers, by trust domain.
-pub(super) fn changes(before: &Declarations, after: &Declarations) -> Vec<Change> {
-    let names = before
-        .trust_domains
-        .keys()
-        .chain(after.trust_domains.keys());
-    let names: BTreeSet<&TrustDomain> = names.collect();
-    let changes = names.into_iter().filter_map(|name| {
-        let (old, new) = (Wanted::of(before, name), Wanted::of(after, name));
-        let work = match (&old, &new) {
-            (None, None) => return None,
-            (None, Some(_)) => Work::Configure,
-            (Some(_), None) => Work::GiveBack,
-            (Some(old), Some(new)) if old == new => return None,
-            (Some(old), Some(new)) if old.configures_as(new) => {
-                if old.endpoint.expose == new.endpoint.expose
-                    && old.endpoint.url == new.endpoint.url
-                {
-                    return None;
-                }
-                Work::Expose
-            }
-            (Some(_), Some(_)) => Work::Configure,
+/// How agents manage SPIRE servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Management {
+    /// By the way of this distribution.
+    pub distribution: Distribution,
+    /// The profile of the endpoint.
+    pub profile: Profile,
+    /// Whether they may do what can't be taken back.
+    pub accept_irreversible: bool,
+}
+
+impl From<&Wanted> for Management {
+    fn from(wanted: &Wanted) -> Self {
+        Self {
+            distribution: wanted.installation.distribution,
+            profile: wanted.endpoint.profile,
+            accept_irreversible: wanted.endpoint.accept_irreversible,
+        }
+    }
+}
+
+impl Management {
+    /// Whether what `self` lets agents do was not allowed before.
+    fn goes_further(&self, before: &Self) -> bool {
+        let by_operator = self.distribution == Distribution::Ztwim;
+        self.distribution != before.distribution
+            || (by_operator && self.accept_irreversible && !before.accept_irreversible)
+    }
+}
+
+/// What differs for the servers of a trust domain between two readings of the declarations.
+pub(super) fn server(
+    trust_domain: &TrustDomain,
+    before: &Declarations,
+    after: &Declarations,
+) -> Option<ServerChange> {
+    let declared = |side: &Declarations| side.trust_domains.get(trust_domain).map(super::clusters);
+    let clusters = declared(after).or_else(|| declared(before))?;
+    let (old, new) = (
+        Wanted::of(before, trust_domain),
+        Wanted::of(after, trust_domain),
+    );
+    let sides = old.as_ref().zip(new.as_ref());
+    let configured_alike = sides.is_some_and(|(old, new)| old.configures_as(new));
+    let exposed_alike = sides.is_some_and(|(old, new)| old.exposes_as(new));
+    let (before, after) = (
+        old.as_ref().map(Management::from),
+        new.as_ref().map(Management::from),
+    );
+    let further = before
+        .as_ref()
+        .zip(after.as_ref())
+        .is_some_and(|(before, after)| after.goes_further(before));
+    let same = configured_alike && exposed_alike && !further;
+    ((old.is_some() || new.is_some()) && !same).then(|| ServerChange {
+        trust_domain: trust_domain.clone(),
+        clusters,
+        before,
+        after,
+        exposure_only: configured_alike && !further,
+    })
+}
+
+impl fmt::Display for ServerChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (trust_domain, clusters) = (&self.trust_domain, list(&self.clusters));
+        write!(f, "{trust_domain}: the SPIRE server of {clusters} will ")?;
+        let Some(after) = &self.after else {
+            let former = self.before.as_ref().map(|it| it.distribution);
+            return f.write_str(if former == Some(Distribution::Ztwim) {
+                "no longer be managed, but `spec.federation` of its SpireServer stays: its operator \
+                 lets nobody remove it"
+            } else {
+                "no longer be managed: what was there before comes back, with a restart"
+            });
         };
-        let operator = |it: &&Wanted| it.installation.distribution == Distribution::Ztwim;
-        let declared = after
-            .trust_domains
-            .get(name)
-            .or_else(|| before.trust_domains.get(name))?;
-        Some(Change::Server {
-            trust_domain: name.clone(),
-            clusters: clusters(declared),
-            work,
-            irreversible: old.is_none() && new.as_ref().filter(operator).is_some(),
-        })
-    });
-    changes.collect()
+        if self.exposure_only {
+            return f.write_str("be exposed otherwise, without a restart");
+        }
+        if self
+            .before
+            .as_ref()
+            .is_some_and(|before| !after.goes_further(before))
+        {
+            return f.write_str("be reconfigured and restarted");
+        }
+        match (after.distribution, after.accept_irreversible) {
+            (Distribution::Custom | Distribution::Helm, _) => {
+                f.write_str("be configured to serve its bundle, and restarted for that")
+            }
+            (Distribution::Ztwim, true) => write!(
+                f,
+                "serve its bundle by `spec.federation` of its SpireServer, which can't be taken back: \
+                 once that is set, nobody can remove it, nor change its profile, {}",
+                after.profile.as_str()
+            ),
+            (Distribution::Ztwim, false) => f.write_str(
+                "be managed, but `spec.federation` of its SpireServer can't be taken back: it is \
+                 set only with `acceptIrreversible: true`",
+            ),
+        }
+    }
 }

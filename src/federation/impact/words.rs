@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use super::{Change, State, Work};
+use super::{Change, State};
 use crate::model::trust_domain::{ClusterName, TrustDomain};
 
 impl fmt::Display for Change {
@@ -101,28 +101,7 @@ impl fmt::Display for Change {
                 write!(f, "{trust_domain}: ")?;
                 membership_of(f, joined, left, peers)
             }
-            Self::Server {
-                trust_domain,
-                clusters,
-                work,
-                irreversible,
-            } => {
-                let clusters = list(clusters);
-                let for_good = if *irreversible {
-                    "; the operator does not let that be taken back"
-                } else {
-                    ""
-                };
-                let what = match work {
-                    Work::Configure => "will be reconfigured and restarted",
-                    Work::GiveBack => "will be restarted as it was before the agent managed it",
-                    Work::Expose => "will be exposed otherwise, without a restart",
-                };
-                write!(
-                    f,
-                    "{trust_domain}: the SPIRE server of {clusters} {what}{for_good}"
-                )
-            }
+            Self::Server(change) => change.fmt(f),
             Self::Keys(change) => change.fmt(f),
         }
     }

@@ -91,7 +91,7 @@ pub(super) fn reads(
         Some(Generation::Without) => references.extend(objects::reads(installation, wanted)),
         Some(Generation::With) => {
             references.push(route(installation));
-            if wanted.is_some_and(|wanted| route_of_operator(wanted, live) == Route::Other) {
+            if wanted.is_some_and(|wanted| led_by(wanted, live) == Lead::Agent) {
                 references.push(objects::stateful_set(installation));
                 references.extend(wanted.into_iter().flat_map(exposure::references));
             }
@@ -325,10 +325,12 @@ fn federation(wanted: &Wanted, server: &Value, live: &Live) -> Value {
     }
     let path = ["f:spec", "f:federation", "f:managedRoute"];
     let standing = &server["spec"]["federation"]["managedRoute"];
-    let managed = match route_of_operator(wanted, live) {
-        Route::Operator | Route::Moved => true,
+    let managed = match led_by(wanted, live) {
+        Lead::Operator | Lead::Moved => true,
         // Whether it stays is up to whoever asked for it.
-        Route::Other => standing == "true" && last_other_writer(server, &path).is_some(),
+        Lead::Agent | Lead::Nothing => {
+            standing == "true" && last_other_writer(server, &path).is_some()
+        }
     };
     federation["managedRoute"] = json!(managed.to_string());
     federation
@@ -346,30 +348,34 @@ fn static_peer(peer: &TrustDomain, endpoint: &ServedEndpoint) -> Value {
     item
 }
 
-/// By what the declared URL's host leads to the endpoint.
+/// What leads to the endpoint from outside the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route {
-    /// By the Route that the operator makes.
+enum Lead {
+    /// The Route that the operator makes.
     Operator,
-    /// By a Route that the operator has taken over and given another host.
+    /// A Route that the operator took over, and gave another host.
     Moved,
-    /// By something that the agent makes, or by nothing.
-    Other,
+    /// Something that the agent makes.
+    Agent,
+    /// Nothing that is declared.
+    Nothing,
 }
 
-fn route_of_operator(wanted: &Wanted, live: &Live) -> Route {
+fn led_by(wanted: &Wanted, live: &Live) -> Lead {
+    match &wanted.endpoint.expose {
+        None | Some(Expose::None) => return Lead::Nothing,
+        Some(Expose::Route) => {}
+        Some(Expose::Ingress(_) | Expose::Gateway(_) | Expose::LoadBalancer(_)) => {
+            return Lead::Agent;
+        }
+    }
     let host = wanted.endpoint.host_and_port().map(|(host, _)| host);
-    let asked = matches!(wanted.endpoint.expose, Some(Expose::Route));
-    if asked && host == Some(host_of_operator(&wanted.trust_domain)) {
-        return Route::Operator;
+    if host == Some(host_of_operator(&wanted.trust_domain)) {
+        return Lead::Operator;
     }
     let server = live.get(&spire_server());
     let managed = server.is_some_and(|it| it["spec"]["federation"]["managedRoute"] == "true");
-    if asked && managed {
-        Route::Moved
-    } else {
-        Route::Other
-    }
+    if managed { Lead::Moved } else { Lead::Agent }
 }
 
 /// The only host that the operator gives its Route.
@@ -379,19 +385,28 @@ fn host_of_operator(trust_domain: &TrustDomain) -> String {
 
 /// Keeps what leads to the endpoint, or tells of what the operator keeps.
 fn exposed(facts: &Facts<'_>, wanted: &Wanted, decision: &mut Decision) {
-    let kind = route_of_operator(wanted, facts.live);
-    if kind == Route::Other {
+    let lead = led_by(wanted, facts.live);
+    if lead == Lead::Agent {
         exposure::manage(facts, wanted, decision);
         return;
     }
     exposure::release(facts, decision);
+    if lead == Lead::Nothing {
+        decision.tell(
+            ENDPOINT_EXPOSED,
+            true,
+            "InCluster",
+            "the operator's Service leads to it in the cluster; nothing is asked for outside of it",
+        );
+        return;
+    }
     let reference = route(&wanted.installation);
     let url = &wanted.endpoint.url;
     let host = host_of_operator(&wanted.trust_domain);
     let found = facts.live.get(&reference);
     let declared = wanted.endpoint.host_and_port().map(|(host, _)| host);
     match found.and_then(|route| route["spec"]["host"].as_str()) {
-        None if kind == Route::Operator => decision.tell(
+        None if lead == Lead::Operator => decision.tell(
             ENDPOINT_EXPOSED,
             None,
             "Awaited",
