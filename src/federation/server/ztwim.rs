@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     Decision, Draft, ENDPOINT_EXPOSED, Facts, Installation, Live, Memory, Piece, SERVER_CONFIGURED,
-    Wanted, Write,
+    Wanted, Write, configuration,
     exposure::{self, agrees},
     objects,
 };
@@ -184,6 +184,10 @@ fn with(facts: &Facts<'_>, wanted: &Wanted, server: &Value, decision: &mut Decis
     let peers = live["federatesWith"].as_array().into_iter().flatten();
     let names = peers.filter_map(|it| it["trustDomain"].as_str());
     decision.memory.static_names = names.map(str::to_owned).collect();
+    let place = format!("`spec.federation.federatesWith` of {}", spire_server());
+    if !applied(server, "f:federatesWith") {
+        configuration::shadowed(&place, wanted, decision);
+    }
     match obstacle(wanted, server) {
         Some((reason, message)) => decision.tell(SERVER_CONFIGURED, false, reason, message),
         None => configure(facts, wanted, server, decision),
