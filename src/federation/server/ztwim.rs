@@ -1,4 +1,4 @@
-//! The way of the distribution `ztwim`, OpenShift's zero trust workload identity manager: an operator
+//! The way of the distribution `ztwim`, `OpenShift`'s zero trust workload identity manager: an operator
 //! keeps the server's objects, and puts back whatever others write there.
 //!
 //! Since 1.0 its `SpireServer` has `spec.federation`: the agent applies that, and the operator does the
@@ -286,7 +286,7 @@ fn configure(facts: &Facts<'_>, wanted: &Wanted, server: &Value, decision: &mut 
         live: Some(server),
         path: &["f:spec", "f:federation"],
         asked,
-        write: Write::Apply(object(desired)),
+        write: Write::Apply(object(&desired)),
         why: format!("set `spec.federation` of {reference}"),
         restarts,
     };
@@ -300,7 +300,7 @@ fn configure(facts: &Facts<'_>, wanted: &Wanted, server: &Value, decision: &mut 
     }
 }
 
-fn object(federation: Value) -> Value {
+fn object(federation: &Value) -> Value {
     let mut object = objects::bare(&spire_server());
     object["spec"] = json!({"federation": federation});
     object
@@ -471,7 +471,7 @@ pub(super) fn release(facts: &Facts<'_>, installation: &Installation) -> Decisio
         });
         decision.steps.push(objects::giving_back(
             Piece::Operator,
-            Write::Apply(object(rest)),
+            Write::Apply(object(&rest)),
             format!("took `federatesWith` out of {}", spire_server()),
             true,
         ));
