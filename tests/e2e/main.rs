@@ -17,6 +17,7 @@ mod endpoints;
 mod faults;
 mod leaving;
 mod made_up;
+mod managed;
 mod mesh;
 mod model;
 mod refusals;
@@ -24,6 +25,7 @@ mod repository;
 mod revocation;
 mod rotation;
 mod rules;
+mod server;
 mod signers;
 mod ztwim;
 
