@@ -312,7 +312,7 @@ pub struct TrustPeerStatus {
     pub message: String,
     /// `Consented`, `BundleAccepted`, `Ready`, `Pushed`, `Confirmed`, and those that are told only
     /// when there is something to say: `Unique`, `RevocationSettled`, `NamedByReadyOnly`,
-    /// `DeliveredInTime`.
+    /// `PolledByRelationshipOnly`, `DeliveredInTime`.
     pub conditions: Vec<Condition>,
 }
 

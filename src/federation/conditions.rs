@@ -67,6 +67,7 @@ pub(super) fn of(facts: &Facts, state: &PeerState) -> Vec<Condition> {
         unique(&facts.live),
         polled(facts, state),
         unforced(facts, state),
+        by_relationship_only(facts, state),
         in_time(state),
     ];
     told.into_iter().flatten().chain(rest).collect()
@@ -228,6 +229,21 @@ fn unforced(facts: &Facts, state: &PeerState) -> Option<Condition> {
             state.phase
         );
         Condition::new("NamedByReadyOnly", false, "NamedByOthers", message)
+    })
+}
+
+/// Does SPIRE poll the peer by something else than the relationship, from which keys are to be taken
+/// away? Told only then.
+fn by_relationship_only(facts: &Facts, state: &PeerState) -> Option<Condition> {
+    let leaving = matches!(
+        state.phase,
+        Phase::Draining | Phase::Distrusted | Phase::Gone
+    );
+    (facts.is_static && (leaving || !facts.revoked.is_empty())).then(|| {
+        let message = "`federates_with` in the SPIRE server's own configuration names the peer: SPIRE \
+                       polls what stands there, and keys that are taken away come back from it; take \
+                       the peer out there, and restart the server";
+        Condition::new("PolledByRelationshipOnly", false, "StaticFederation", message)
     })
 }
 

@@ -11,4 +11,5 @@ mod memory;
 pub mod publish;
 mod report;
 pub mod schedule;
+pub mod server;
 pub mod sync;

@@ -4,115 +4,41 @@
 use serde_json::{Value, json};
 use trustweave_testbed::{
     Cluster, Installed,
-    federation::{Federation, Plan, SPIRE_NAMESPACE, trust_domain},
+    federation::{Federation, Plan, trust_domain},
     operator::{CREATE_ONLY_ANNOTATION, OperatorVersion},
 };
 
 use super::{
-    ONE, TWO, condition, holds_current_keys, in_force, plan, progress, relationship, rotate,
+    ONE, TWO, condition, holds_current_keys, in_force,
+    managed::{self, CONFIGURED, EXPOSED, get, grant, patch, told, versions},
+    plan, progress, relationship, rotate,
 };
 
-/// The condition about the server, and the one about what leads to its endpoint.
-const CONFIGURED: &str = "ServerConfigured";
-const EXPOSED: &str = "EndpointExposed";
+/// Everything that either of the two writes.
+const WRITTEN: [(&str, &str); 5] = [
+    ("spireserver", "cluster"),
+    ("configmap", "spire-server"),
+    ("statefulset", "spire-server"),
+    ("service", "spire-server"),
+    ("route", "spire-server-federation"),
+];
 
 /// Two clusters; the first is the operator's, and its agent has the rights to manage the server.
 async fn prepared(version: OperatorVersion) -> Federation {
     let mut plan: Plan = plan();
     plan.clusters[0].installed = Installed::Operator(version);
     let federation = Federation::prepare(plan, &progress).await.unwrap();
-    let cluster = federation.testbed.cluster(ONE).unwrap();
-    for part in ["", "ztwim"] {
-        let part = format!(
-            "{}/deploy/server-management/{part}",
-            env!("CARGO_MANIFEST_DIR")
-        );
-        let arguments = ["apply", "--server-side", "--kustomize", &part];
-        cluster.kubectl(&arguments).await.unwrap();
-    }
+    grant(&federation, &["", "ztwim"]).await;
     federation
 }
 
 /// Declares the operator's cluster, with these members of `bundleEndpoint`.
 async fn declare(federation: &Federation, endpoint: &Value, message: &str) -> String {
-    let mut declaration = federation.declaration(ONE).unwrap();
-    let spire = &federation.testbed.cluster(ONE).unwrap().spire;
-    declaration["spec"]["spire"]["distribution"] = json!("ztwim");
-    let mut declared = json!({
-        "profile": "https_spiffe",
-        "spiffeID": spire.bundle_endpoint_spiffe_id(),
-        "manage": true,
-    });
-    for (name, value) in endpoint.as_object().unwrap() {
-        declared[name] = value.clone();
-    }
-    declaration["spec"]["bundleEndpoint"] = declared;
-    federation
-        .declare(ONE, &declaration, message)
-        .await
-        .unwrap()
+    managed::declare(federation, "ztwim", endpoint, message).await
 }
 
-async fn get(cluster: &Cluster, kind: &str, name: &str) -> Value {
-    let namespace = format!("--namespace={SPIRE_NAMESPACE}");
-    let arguments = [
-        "get",
-        kind,
-        name,
-        "--output=json",
-        "--ignore-not-found",
-        &namespace,
-    ];
-    let found = cluster.kubectl(&arguments).await.unwrap();
-    if found.is_empty() {
-        Value::Null
-    } else {
-        serde_json::from_str(&found).unwrap()
-    }
-}
-
-async fn patch_server(cluster: &Cluster, patch: &Value) {
-    let patch = patch.to_string();
-    let arguments = [
-        "patch",
-        "spireserver",
-        "cluster",
-        "--type=merge",
-        "--patch",
-        &patch,
-    ];
-    cluster.kubectl(&arguments).await.unwrap();
-}
-
-/// Waits until a condition of the `GitSync` has a reason, and returns its message.
-async fn told(federation: &Federation, kind: &str, reason: &str) -> String {
-    federation
-        .until(&format!("{kind} to be {reason}"), async || {
-            let status = federation.status(ONE, "gitsync", "trustweave").await?;
-            let condition = condition(&status, kind);
-            anyhow::ensure!(condition["reason"] == reason, "the status is {status:#}");
-            Ok(Some(
-                condition["message"].as_str().unwrap_or_default().to_owned(),
-            ))
-        })
-        .await
-        .unwrap()
-}
-
-/// Versions of everything that either of the two writes.
-async fn versions(cluster: &Cluster) -> Vec<String> {
-    let mut versions = Vec::new();
-    for (kind, name) in [
-        ("spireserver", "cluster"),
-        ("configmap", "spire-server"),
-        ("statefulset", "spire-server"),
-        ("service", "spire-server"),
-        ("route", "spire-server-federation"),
-    ] {
-        let object = get(cluster, kind, name).await;
-        versions.push(format!("{kind} {}", object["metadata"]["resourceVersion"]));
-    }
-    versions
+async fn patch_server(cluster: &Cluster, change: &Value) {
+    patch(cluster, "spireserver", "cluster", "merge", change).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -166,7 +92,7 @@ async fn the_operator_serves_the_bundle_as_declared_and_nobody_writes_twice() {
         .await
         .unwrap();
     let operator = spire.operator().unwrap();
-    let (before, written) = (versions(cluster).await, operator.actions());
+    let (before, written) = (versions(cluster, &WRITTEN).await, operator.actions());
     for pass in 0..5 {
         let file = [("notes.txt", format!("pass {pass}"))];
         let file = file.each_ref().map(|(path, text)| (*path, text.as_str()));
@@ -175,7 +101,7 @@ async fn the_operator_serves_the_bundle_as_declared_and_nobody_writes_twice() {
         in_force(&federation, ONE, &commit).await;
         operator.reconcile().await.unwrap();
     }
-    assert_eq!(versions(cluster).await, before);
+    assert_eq!(versions(cluster, &WRITTEN).await, before);
     assert_eq!(operator.actions(), written);
     assert_eq!(spire.server_starts(), 2);
 

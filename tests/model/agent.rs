@@ -140,6 +140,7 @@ impl World {
                     .contains(&own())
                     .then(|| distrust_path(&own())),
                 forced: remembered.is_some_and(|(_, forced)| *forced),
+                is_static: false,
                 memory,
                 live: found.into_iter().collect(),
                 probe: self.probe(&objects::probe_name(&peer.name)),

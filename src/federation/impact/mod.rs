@@ -179,7 +179,7 @@ pub fn impact(before: &Declarations, after: &Declarations, bundles: &Bundles) ->
             before.trust_domains.get(name),
             after.trust_domains.get(name),
         );
-        servers.extend(server::server(name, old, new).map(Change::Server));
+        servers.extend(server::server(name, before, after).map(Change::Server));
         match (old, new) {
             (None, Some(spec)) => identities.push(Change::Declared {
                 trust_domain: name.clone(),
@@ -542,7 +542,9 @@ mod tests {
             told("custom", false),
             (
                 format!("{begin} be configured to serve its bundle, and restarted for that"),
-                format!("{begin} no longer be managed: what was there before comes back"),
+                format!(
+                    "{begin} no longer be managed: what was there before comes back, with a restart"
+                ),
             )
         );
         let stays = format!(
@@ -570,6 +572,38 @@ mod tests {
                 stays,
             )
         );
+    }
+
+    #[test]
+    fn a_managed_server_is_restarted_for_its_configuration_alone() {
+        let managed = |more: Value| {
+            let mut served = json!({
+                "profile": "https_spiffe", "url": "https://a.test", "manage": true,
+                "expose": "route",
+            });
+            let members = more.as_object().unwrap().clone();
+            served.as_object_mut().unwrap().extend(members);
+            let mut declarations = declarations();
+            let endpoint = serde_json::from_value(served).unwrap();
+            own(&mut declarations, "a.test").bundle_endpoint = endpoint;
+            declarations
+        };
+        let check = |more: Value, expected: &[&str]| {
+            let changes = impact(&managed(json!({})), &managed(more), &Bundles::default());
+            let changes = changes.iter().map(ToString::to_string);
+            let told: Vec<_> = changes.filter(|it| it.contains("SPIRE server")).collect();
+            assert_eq!(told, expected);
+        };
+        let restarted = "a.test: the SPIRE server of cluster-1 will be reconfigured and restarted";
+        check(json!({}), &[]);
+        check(json!({"port": 9443}), &[restarted]);
+        check(json!({"refreshHint": 60}), &[restarted]);
+        check(json!({"staticFederatesWith": true}), &[restarted]);
+        check(
+            json!({"expose": "none"}),
+            &["a.test: the SPIRE server of cluster-1 will be exposed otherwise, without a restart"],
+        );
+        check(json!({"acceptDataLoss": true}), &[]);
     }
 
     #[test]

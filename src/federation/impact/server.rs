@@ -5,12 +5,16 @@ use std::fmt;
 use serde::Serialize;
 
 use super::words::list;
-use crate::model::{
-    declaration::{Distribution, Profile, TrustDomainSpec},
-    trust_domain::{ClusterName, TrustDomain},
+use crate::{
+    federation::server::Wanted,
+    model::{
+        declaration::{Distribution, Profile},
+        declarations::Declarations,
+        trust_domain::{ClusterName, TrustDomain},
+    },
 };
 
-/// The agents of a trust domain come to manage its SPIRE servers, or no longer do.
+/// The agents of a trust domain come to manage its SPIRE servers otherwise, or no longer do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerChange {
@@ -22,6 +26,8 @@ pub struct ServerChange {
     pub before: Option<Management>,
     /// How they will be.
     pub after: Option<Management>,
+    /// Whether only what leads to their endpoint changes.
+    pub exposure_only: bool,
 }
 
 /// How agents manage SPIRE servers.
@@ -36,16 +42,17 @@ pub struct Management {
     pub accept_irreversible: bool,
 }
 
-impl Management {
-    fn of(spec: &TrustDomainSpec) -> Option<Self> {
-        let endpoint = spec.bundle_endpoint.managed()?;
-        Some(Self {
-            distribution: spec.spire.distribution,
-            profile: endpoint.profile,
-            accept_irreversible: endpoint.accept_irreversible,
-        })
+impl From<&Wanted> for Management {
+    fn from(wanted: &Wanted) -> Self {
+        Self {
+            distribution: wanted.installation.distribution,
+            profile: wanted.endpoint.profile,
+            accept_irreversible: wanted.endpoint.accept_irreversible,
+        }
     }
+}
 
+impl Management {
     /// Whether what `self` lets agents do was not allowed before.
     fn goes_further(&self, before: &Self) -> bool {
         let by_operator = self.distribution == Distribution::Ztwim;
@@ -54,27 +61,36 @@ impl Management {
     }
 }
 
-/// What differs between two declarations of a trust domain.
+/// What differs for the servers of a trust domain between two readings of the declarations.
 pub(super) fn server(
     trust_domain: &TrustDomain,
-    before: Option<&TrustDomainSpec>,
-    after: Option<&TrustDomainSpec>,
+    before: &Declarations,
+    after: &Declarations,
 ) -> Option<ServerChange> {
-    let clusters = after.or(before).map(super::clusters)?;
-    let (before, after) = (
-        before.and_then(Management::of),
-        after.and_then(Management::of),
+    let declared = |side: &Declarations| side.trust_domains.get(trust_domain).map(super::clusters);
+    let clusters = declared(after).or_else(|| declared(before))?;
+    let (old, new) = (
+        Wanted::of(before, trust_domain),
+        Wanted::of(after, trust_domain),
     );
-    let differs = match (&before, &after) {
-        (None, None) => false,
-        (Some(before), Some(after)) => after.goes_further(before),
-        _ => true,
-    };
-    differs.then(|| ServerChange {
+    let sides = old.as_ref().zip(new.as_ref());
+    let configured_alike = sides.is_some_and(|(old, new)| old.configures_as(new));
+    let exposed_alike = sides.is_some_and(|(old, new)| old.exposes_as(new));
+    let (before, after) = (
+        old.as_ref().map(Management::from),
+        new.as_ref().map(Management::from),
+    );
+    let further = before
+        .as_ref()
+        .zip(after.as_ref())
+        .is_some_and(|(before, after)| after.goes_further(before));
+    let same = configured_alike && exposed_alike && !further;
+    ((old.is_some() || new.is_some()) && !same).then(|| ServerChange {
         trust_domain: trust_domain.clone(),
         clusters,
         before,
         after,
+        exposure_only: configured_alike && !further,
     })
 }
 
@@ -88,9 +104,19 @@ impl fmt::Display for ServerChange {
                 "no longer be managed, but `spec.federation` of its SpireServer stays: its operator \
                  lets nobody remove it"
             } else {
-                "no longer be managed: what was there before comes back"
+                "no longer be managed: what was there before comes back, with a restart"
             });
         };
+        if self.exposure_only {
+            return f.write_str("be exposed otherwise, without a restart");
+        }
+        if self
+            .before
+            .as_ref()
+            .is_some_and(|before| !after.goes_further(before))
+        {
+            return f.write_str("be reconfigured and restarted");
+        }
         match (after.distribution, after.accept_irreversible) {
             (Distribution::Custom | Distribution::Helm, _) => {
                 f.write_str("be configured to serve its bundle, and restarted for that")

@@ -4,7 +4,9 @@ use serde_json::json;
 
 use super::*;
 use crate::model::{
-    declaration::{Expose, Profile},
+    bundle_endpoint::{
+        Expose, GatewayOptions, IngressOptions, LoadBalancerOptions, ParentRef, Profile,
+    },
     trust_domain::SpiffeId,
 };
 
@@ -171,8 +173,8 @@ fn a_federation_made_by_hand_is_read_whole() {
         panic!("{:?}", found.exposures)
     };
     assert_eq!(
-        (route.expose, route.url.as_str(), &route.problem),
-        (Expose::Route, "https://federation.a.test", &None)
+        (&route.expose, route.url.as_str(), &route.problem),
+        (&Expose::Route, "https://federation.a.test", &None)
     );
     // The same address, by hand and in the server's configuration.
     let peer = TrustDomain::parse("b.test").unwrap();
@@ -347,27 +349,42 @@ fn every_way_from_outside_is_found_and_a_wrong_one_is_told() {
         "networking.k8s.io/v1",
         "Ingress",
         "i",
-        &json!({"spec": {"rules": rules}}),
+        &json!({"spec": {"ingressClassName": "nginx", "rules": rules}}),
     )];
     let spec = json!({
         "hostnames": ["gateway.test"],
+        "parentRefs": [{"name": "g", "namespace": "edge"}],
         "rules": [{"backendRefs": [{"name": "spire-server-federation", "port": 8443}]}],
     });
     objects.tls_routes = vec![object("g/v1", "TLSRoute", "t", &json!({"spec": spec}))];
     objects.services[0]["spec"]["type"] = "LoadBalancer".into();
     objects.services[0]["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}});
     let found = only(&objects).exposures;
+    let class = IngressOptions {
+        class_name: Some("nginx".to_owned()),
+        ..IngressOptions::default()
+    };
+    let gateway = GatewayOptions {
+        parent_refs: vec![ParentRef {
+            name: "g".to_owned(),
+            namespace: Some("edge".to_owned()),
+            section_name: None,
+        }],
+    };
     let urls: Vec<_> = found
         .iter()
-        .map(|it| (it.expose, it.url.as_str()))
+        .map(|it| (it.expose.clone(), it.url.as_str()))
         .collect();
     assert_eq!(
         urls,
         [
             (Expose::Route, "https://admitted.test"),
-            (Expose::Ingress, "https://ingress.test"),
-            (Expose::Gateway, "https://gateway.test"),
-            (Expose::LoadBalancer, "https://192.0.2.1:8443"),
+            (Expose::Ingress(class), "https://ingress.test"),
+            (Expose::Gateway(gateway), "https://gateway.test"),
+            (
+                Expose::LoadBalancer(LoadBalancerOptions::default()),
+                "https://192.0.2.1:8443"
+            ),
         ]
     );
     assert!(found[0].problem.as_ref().unwrap().contains("edge"));

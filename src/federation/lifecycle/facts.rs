@@ -48,6 +48,9 @@ pub struct Facts {
     pub endpoint: Option<Bundle>,
     /// Somebody asked to distrust the peer although registrations of others name it.
     pub forced: bool,
+    /// The SPIRE server federates with the peer by its own configuration too: it polls what stands
+    /// there, whatever becomes of the relationship.
+    pub is_static: bool,
 }
 
 /// The live registrations that name a peer in `federatesWith`.

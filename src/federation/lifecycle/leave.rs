@@ -36,7 +36,7 @@ impl Peer<'_> {
         let settled = |again: Again| again.count > 0 && again.at <= self.now;
         let settled = record.again.is_some_and(settled);
         let ended = self.trusted_until(None).is_some_and(|end| end <= self.now);
-        if ended || empty && settled {
+        if (ended || empty && settled) && !self.facts.is_static {
             return Step {
                 action: Action::Delete,
                 judgement: Judgement::NotLookedAt,

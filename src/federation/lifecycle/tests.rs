@@ -99,6 +99,7 @@ impl World {
             view: View::None,
             endpoint: None,
             forced: false,
+            is_static: false,
         };
         Self {
             facts,

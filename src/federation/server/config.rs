@@ -247,37 +247,55 @@ pub(super) fn block(value: &Value) -> Option<&serde_json::Map<String, Value>> {
     }
 }
 
-/// Names below `server.federation` that SPIRE does not know, and so drops without a word, each with
-/// the name that was probably meant.
-pub fn misspelt(federation: &Value) -> Vec<String> {
-    const PEER: &str =
-        "bundle_endpoint_url bundle_endpoint_profile bootstrap_bundle_path bootstrap_bundle_format";
-    let mut found = Vec::new();
-    let mut check = |value: Option<&Value>, path: &str, known: &str| {
-        let members = value.and_then(block);
-        for name in members.into_iter().flat_map(|members| members.keys()) {
-            let mut names = known.split(' ');
-            if names.any(|known| known.eq_ignore_ascii_case(name)) {
-                continue;
-            }
-            let meant = nearest(&name.to_lowercase(), known.split(' '));
-            let meant = meant.map(|it| format!(" (is `{it}` meant?)"));
-            found.push(format!("`{path}{name}`{}", meant.unwrap_or_default()));
+/// Names below `server.federation` that SPIRE does not know, each with the name that was probably
+/// meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Misspelt {
+    /// Those that it drops without a word.
+    pub dropped: Vec<String>,
+    /// Those with which it does not start (`checkForUnknownConfig` of `cmd/spire-server`).
+    pub fatal: Vec<String>,
+}
+
+impl Misspelt {
+    /// Looks through `server.federation`.
+    pub fn in_section(federation: &Value) -> Self {
+        let members = block(federation);
+        let member = |name: &str| members.and_then(|members| named(members, name));
+        let mut dropped = unknown(Some(federation), "", &["bundle_endpoint", "federates_with"]);
+        let peers = member("federates_with").and_then(block);
+        for (peer, value) in peers.into_iter().flatten() {
+            let path = format!("federates_with.{peer}.");
+            dropped.extend(unknown(Some(value), &path, &PEER));
         }
-    };
-    let members = block(federation);
-    let member = |name: &str| members.and_then(|members| named(members, name));
-    check(Some(federation), "", "bundle_endpoint federates_with");
-    check(
-        member("bundle_endpoint"),
-        "bundle_endpoint.",
-        "address port refresh_hint profile acme",
-    );
-    let peers = member("federates_with").and_then(block);
-    for (peer, value) in peers.into_iter().flatten() {
-        check(Some(value), &format!("federates_with.{peer}."), PEER);
+        Self {
+            dropped,
+            fatal: unknown(member("bundle_endpoint"), "bundle_endpoint.", &ENDPOINT),
+        }
     }
-    found
+}
+
+/// What `bundle_endpoint` may hold.
+const ENDPOINT: [&str; 5] = ["address", "port", "refresh_hint", "profile", "acme"];
+
+/// What a peer in `federates_with` may hold; the last two since SPIRE 1.16.
+const PEER: [&str; 4] = [
+    "bundle_endpoint_url",
+    "bundle_endpoint_profile",
+    "bootstrap_bundle_path",
+    "bootstrap_bundle_format",
+];
+
+fn unknown(value: Option<&Value>, path: &str, known: &[&str]) -> Vec<String> {
+    let members = value.and_then(block).into_iter().flatten();
+    members
+        .filter(|(name, _)| !known.iter().any(|known| known.eq_ignore_ascii_case(name)))
+        .map(|(name, _)| {
+            let meant = nearest(&name.to_lowercase(), known.iter().copied());
+            let meant = meant.map(|it| format!(" (is `{it}` meant?)"));
+            format!("`{path}{name}`{}", meant.unwrap_or_default())
+        })
+        .collect()
 }
 
 /// The trust domains that the server federates with by its own configuration.

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::{
     CONFIGURATION_SPELT, Decision, Draft, Facts, Installation, Piece, SERVER_CONFIGURED,
-    STATIC_FEDERATION, Wanted, Write, config,
+    STATIC_FEDERATION, Wanted, Write,
+    config::{self, Misspelt},
     objects::{self, Reading},
     rollout,
     section::{self, Statically},
@@ -39,24 +40,45 @@ fn former(config_map: &Value) -> Option<Value> {
         .filter(|it| *it != Value::Null)
 }
 
+fn misspelt(reading: &Reading<'_>) -> Misspelt {
+    let federation = reading.conf.federation();
+    federation.map(Misspelt::in_section).unwrap_or_default()
+}
+
 /// Tells of what is in the configuration besides what was asked for, and matters.
 pub(super) fn notes(reading: &Reading<'_>, wanted: &Wanted, decision: &mut Decision) {
     let federation = reading.conf.federation();
-    let misspelt = federation.map(config::misspelt).unwrap_or_default();
-    if !misspelt.is_empty() {
-        let message = format!(
-            "in `server.federation`, SPIRE does not know {}, and drops it without a word",
-            misspelt.join(", ")
-        );
+    let misspelt = misspelt(reading);
+    let mut told = Vec::new();
+    if !misspelt.dropped.is_empty() {
+        told.push(format!(
+            "drops {} without a word",
+            misspelt.dropped.join(", ")
+        ));
+    }
+    if !misspelt.fatal.is_empty() {
+        told.push(format!("does not start with {}", misspelt.fatal.join(", ")));
+    }
+    if !told.is_empty() {
+        let message = format!("of `server.federation`, SPIRE {}", told.join(", and "));
         decision.tell(CONFIGURATION_SPELT, false, "UnknownNames", message);
     }
     decision.memory.static_names = config::static_names(federation);
+    shadowed(
+        "`federates_with` in the server's own configuration",
+        wanted,
+        decision,
+    );
+}
+
+/// Tells of trust domains that stand at a place where relationships are outranked from, if that is not
+/// declared.
+pub(super) fn shadowed(place: &str, wanted: &Wanted, decision: &mut Decision) {
     let names = &decision.memory.static_names;
     if wanted.static_peers.is_none() && !names.is_empty() {
         let message = format!(
-            "`federates_with` in the server's own configuration names {}: the URL there outranks what \
-             is declared, and keys of theirs that are taken away come back from it; take them out, or \
-             declare `staticFederatesWith: true`",
+            "{place} names {}: the URL there outranks what is declared, and keys of theirs that are \
+             taken away come back from it; take them out, or declare `staticFederatesWith: true`",
             names.join(", ")
         );
         decision.tell(STATIC_FEDERATION, false, "Shadowed", message);
@@ -95,6 +117,16 @@ pub(super) fn manage(
     let recorded = annotation(map, STAMP);
     if current == Some(&target) {
         return Some(recorded.map(str::to_owned));
+    }
+    let misspelt = misspelt(reading).fatal;
+    if !misspelt.is_empty() {
+        let message = format!(
+            "the server is not restarted, as SPIRE does not start with {} in `server.federation`: \
+             correct it",
+            misspelt.join(", ")
+        );
+        decision.tell(SERVER_CONFIGURED, false, "WouldNotStart", message);
+        return None;
     }
     if let Some(unfit) = reading.refusal(facts, &wanted.installation) {
         decision.tell(SERVER_CONFIGURED, false, unfit.reason, unfit.message);

@@ -120,6 +120,17 @@ impl Wanted {
         })
     }
 
+    /// Whether both ask for the same configuration of the same server.
+    pub fn configures_as(&self, other: &Self) -> bool {
+        self.installation == other.installation && section::asked(self) == section::asked(other)
+    }
+
+    /// Whether both ask for the same way to the same endpoint.
+    pub fn exposes_as(&self, other: &Self) -> bool {
+        let way = |wanted: &Self| (wanted.endpoint.expose.clone(), wanted.endpoint.url.clone());
+        self.installation == other.installation && way(self) == way(other)
+    }
+
     /// Whether [`Self::tls_route`] has to be looked up.
     pub fn needs_tls_route(&self) -> bool {
         matches!(self.endpoint.expose, Some(Expose::Gateway(_)))

@@ -557,6 +557,17 @@ fn what_stands_beside_it_in_the_configuration_is_told() {
 }
 
 #[test]
+fn a_server_that_would_not_start_is_not_restarted() {
+    let inside = wanted(&json!({"expose": "none"}));
+    let spoilt = json!({"bundle_endpoint": {"adress": "0.0.0.0"}});
+    let mut world = World::new(&spoilt);
+    let (done, decision) = world.pass(Some(&inside));
+    assert_eq!(done, ["service"]);
+    assert_eq!(reason(&decision, SERVER_CONFIGURED), "WouldNotStart");
+    assert_eq!(world.federation(), spoilt);
+}
+
+#[test]
 fn peers_in_the_configuration_come_and_go_with_what_is_declared() {
     let plain = wanted(&json!({"expose": "none"}));
     let mut asking = plain.clone();

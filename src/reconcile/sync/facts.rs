@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Error, Files, Inputs, Sync, with_causes};
+use super::{Error, Files, Inputs, Sync, status_of, with_causes};
 use crate::{
     cluster::{
         Cluster, inventory,
@@ -160,6 +160,11 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             .chain(live.peers.keys())
             .cloned()
             .collect();
+        let git_sync = live.git_sync.as_ref().map(status_of).unwrap_or_default();
+        let statically: BTreeSet<String> = git_sync
+            .server
+            .map(|server| server.federates_with.into_iter().collect())
+            .unwrap_or_default();
         let mut facts = Vec::new();
         for peer in names {
             let edge = if wanted.contains(&peer) {
@@ -205,6 +210,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             facts.push(Facts {
                 revoked,
                 distrust_unknown,
+                is_static: statically.contains(peer.as_str()),
                 forced: remembered
                     .is_some_and(|(object, _)| object["metadata"]["annotations"][FORCE] == "true"),
                 memory,

@@ -506,7 +506,8 @@ fn looks(states: &[PeerState], declarations: &Declarations) -> BTreeMap<TrustDom
         .collect()
 }
 
-fn status_of(git_sync: &Value) -> GitSyncStatus {
+/// What the status of a `GitSync` says.
+pub(crate) fn status_of(git_sync: &Value) -> GitSyncStatus {
     let status = git_sync.get("status").cloned().unwrap_or_default();
     serde_json::from_value(status).unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here is simulated: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, spire-server,
 //! spire-agent, spire-controller-manager and `git daemon` run as ordinary processes, built from pinned sources
-//! ([`binaries`]). OpenShift's operator alone has a stand-in ([`operator`]). There are two levels:
+//! ([`binaries`]). `OpenShift`'s operator alone has a stand-in ([`operator`]). There are two levels:
 //!
 //! 1. A [`Testbed`] needs no root and starts in seconds. What is missing is a kubelet: pods are scheduled onto a
 //!    [`Node`](cluster::NODE) that never runs them, and SPIRE runs beside the cluster;

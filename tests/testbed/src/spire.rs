@@ -281,6 +281,13 @@ impl Spire {
         parse(&text)
     }
 
+    /// Writes what the server reads at its next start, where no object of the cluster says that.
+    pub fn set_configuration(&self, configuration: &Value) -> anyhow::Result<()> {
+        anyhow::ensure!(self.kubelet.is_none(), "the server's pod reads a ConfigMap");
+        let directory = self.installation.directory.join("config");
+        write_json(&directory.join(CONFIGURATION_KEY), configuration)
+    }
+
     /// Kills the server. If it has a pod, it is not started there again before [`start_server`](Self::start_server).
     pub async fn stop_server(&self) -> anyhow::Result<()> {
         self.server.hold().await

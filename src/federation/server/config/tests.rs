@@ -99,22 +99,27 @@ fn what_is_not_understood_is_refused() {
 }
 
 #[test]
-fn names_that_spire_drops_are_told() {
+fn names_that_spire_does_not_know_are_told() {
     let federation = json!({
         "bundle_endpoint": {"adress": "0.0.0.0", "port": 8443, "Profile": []},
         "federatesWith": {},
         "federates_with": {"b.test": {"bundle_endpoint_urls": "x", "bundle_endpoint_profile": {}}},
     });
+    let found = Misspelt::in_section(&federation);
     assert_eq!(
-        misspelt(&federation),
+        found.dropped,
         [
             "`federatesWith` (is `federates_with` meant?)",
-            "`bundle_endpoint.adress` (is `address` meant?)",
             "`federates_with.b.test.bundle_endpoint_urls` (is `bundle_endpoint_url` meant?)",
         ]
+    );
+    assert_eq!(
+        found.fatal,
+        ["`bundle_endpoint.adress` (is `address` meant?)"]
     );
     assert_eq!(static_names(Some(&federation)), ["b.test"]);
     let list = json!({"federates_with": [{"a.test": [{}]}, {"b.test": [{}]}]});
     assert_eq!(static_names(Some(&list)), ["a.test", "b.test"]);
-    assert!(misspelt(&json!({"bundle_endpoint": [{"port": 1}]})).is_empty());
+    let right = json!({"bundle_endpoint": [{"port": 1}]});
+    assert_eq!(Misspelt::in_section(&right), Misspelt::default());
 }

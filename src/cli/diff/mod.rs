@@ -1,5 +1,7 @@
 //! `trustweave diff`.
 
+mod server;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
@@ -275,6 +277,10 @@ impl Arguments {
                 .unwrap_or_default();
             objects.extend(pruned(&cluster, &resolved.manifests, recorded).await?);
         }
+        let git_sync = git_sync.as_ref();
+        let unread = &mut report.unread;
+        objects
+            .extend(server::changes(&cluster, &declarations, trust_domain, git_sync, unread).await);
         if !objects.is_empty() {
             report.clusters.insert(name, objects);
         }
