@@ -18,7 +18,10 @@ use crate::{
         self, Cluster as _,
         types::{self, Condition, GitSyncStatus, TrustPeerStatus},
     },
-    federation::lifecycle::Phase,
+    federation::{
+        lifecycle::Phase,
+        server::{ENDPOINT_EXPOSED, SERVER_CONFIGURED},
+    },
 };
 
 /// Show how a cluster and its peers stand
@@ -218,12 +221,16 @@ fn text(git_sync: &GitSyncStatus, peers: &[Peer], now: Timestamp) -> String {
     text
 }
 
-/// What is wrong, by title.
+/// How the SPIRE server stands, and what is wrong, by title.
 fn complaints(git_sync: &GitSyncStatus, peers: &[Peer]) -> Vec<(&'static str, Vec<String>)> {
     let amiss = git_sync
         .conditions
         .iter()
         .filter(|condition| condition.status == "False");
+    let server = git_sync.conditions.iter().filter(|condition| {
+        let of_server = [SERVER_CONFIGURED, ENDPOINT_EXPOSED].contains(&condition.kind.as_str());
+        of_server && condition.status != "False"
+    });
     let held_back = peers.iter().flat_map(|peer| {
         let wait = |reference| format!("{reference} waits for {}", peer.trust_domain);
         peer.status.held_back.iter().map(wait)
@@ -233,6 +240,12 @@ fn complaints(git_sync: &GitSyncStatus, peers: &[Peer]) -> Vec<(&'static str, Ve
             "Not well",
             amiss
                 .map(|one| format!("{}: {}", one.kind, one.message))
+                .collect(),
+        ),
+        (
+            "SPIRE server",
+            server
+                .map(|one| format!("{}: {}: {}", one.kind, one.reason, one.message))
                 .collect(),
         ),
         ("Could not be written", git_sync.failures.clone()),
@@ -279,6 +292,7 @@ mod tests {
             "conditions": [
                 condition("Ready", "False", "WritesFailed", "1 write(s) failed"),
                 condition("Published", "True", "Published", "serial 4 stands"),
+                condition("ServerConfigured", "Unknown", "RollingOut", "0 of 1 pods are ready"),
             ],
             "failures": ["Deployment.apps shop/api: no"],
         });
@@ -319,6 +333,9 @@ mod tests {
 
         Not well:
           Ready: 1 write(s) failed
+
+        SPIRE server:
+          ServerConfigured: RollingOut: 0 of 1 pods are ready
 
         Could not be written:
           Deployment.apps shop/api: no
