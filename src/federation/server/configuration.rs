@@ -64,12 +64,21 @@ pub(super) fn notes(reading: &Reading<'_>, wanted: &Wanted, decision: &mut Decis
         decision.tell(CONFIGURATION_SPELT, false, "UnknownNames", message);
     }
     decision.memory.static_names = config::static_names(federation);
+    shadowed(
+        "`federates_with` in the server's own configuration",
+        wanted,
+        decision,
+    );
+}
+
+/// Tells of trust domains that stand at a place where relationships are outranked from, if that is not
+/// declared.
+pub(super) fn shadowed(place: &str, wanted: &Wanted, decision: &mut Decision) {
     let names = &decision.memory.static_names;
     if wanted.static_peers.is_none() && !names.is_empty() {
         let message = format!(
-            "`federates_with` in the server's own configuration names {}: the URL there outranks what \
-             is declared, and keys of theirs that are taken away come back from it; take them out, or \
-             declare `staticFederatesWith: true`",
+            "{place} names {}: the URL there outranks what is declared, and keys of theirs that are \
+             taken away come back from it; take them out, or declare `staticFederatesWith: true`",
             names.join(", ")
         );
         decision.tell(STATIC_FEDERATION, false, "Shadowed", message);

@@ -1,4 +1,4 @@
-//! The way of the distribution `ztwim`, OpenShift's zero trust workload identity manager: an operator
+//! The way of the distribution `ztwim`, `OpenShift`'s zero trust workload identity manager: an operator
 //! keeps the server's objects, and puts back whatever others write there.
 //!
 //! Since 1.0 its `SpireServer` has `spec.federation`: the agent applies that, and the operator does the
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     Decision, Draft, ENDPOINT_EXPOSED, Facts, Installation, Live, Memory, Piece, SERVER_CONFIGURED,
-    Wanted, Write,
+    Wanted, Write, configuration,
     exposure::{self, agrees},
     objects,
 };
@@ -184,6 +184,10 @@ fn with(facts: &Facts<'_>, wanted: &Wanted, server: &Value, decision: &mut Decis
     let peers = live["federatesWith"].as_array().into_iter().flatten();
     let names = peers.filter_map(|it| it["trustDomain"].as_str());
     decision.memory.static_names = names.map(str::to_owned).collect();
+    let place = format!("`spec.federation.federatesWith` of {}", spire_server());
+    if !applied(server, "f:federatesWith") {
+        configuration::shadowed(&place, wanted, decision);
+    }
     match obstacle(wanted, server) {
         Some((reason, message)) => decision.tell(SERVER_CONFIGURED, false, reason, message),
         None => configure(facts, wanted, server, decision),
@@ -282,7 +286,7 @@ fn configure(facts: &Facts<'_>, wanted: &Wanted, server: &Value, decision: &mut 
         live: Some(server),
         path: &["f:spec", "f:federation"],
         asked,
-        write: Write::Apply(object(desired)),
+        write: Write::Apply(object(&desired)),
         why: format!("set `spec.federation` of {reference}"),
         restarts,
     };
@@ -296,7 +300,7 @@ fn configure(facts: &Facts<'_>, wanted: &Wanted, server: &Value, decision: &mut 
     }
 }
 
-fn object(federation: Value) -> Value {
+fn object(federation: &Value) -> Value {
     let mut object = objects::bare(&spire_server());
     object["spec"] = json!({"federation": federation});
     object
@@ -467,7 +471,7 @@ pub(super) fn release(facts: &Facts<'_>, installation: &Installation) -> Decisio
         });
         decision.steps.push(objects::giving_back(
             Piece::Operator,
-            Write::Apply(object(rest)),
+            Write::Apply(object(&rest)),
             format!("took `federatesWith` out of {}", spire_server()),
             true,
         ));

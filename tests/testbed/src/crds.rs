@@ -13,7 +13,7 @@ use crate::process::wait_until;
 
 const SERVED: Duration = Duration::from_mins(1);
 
-/// OpenShift's `Route`.
+/// `OpenShift`'s `Route`.
 pub const ROUTES: &str = include_str!("../manifests/routes.yaml");
 
 /// Gateway API's `TLSRoute`.

@@ -4,7 +4,7 @@
 //! spire-agent, spire-controller-manager and `git daemon` run as ordinary processes without root, containers or
 //! downloads of anything but pinned sources ([`binaries`]). What is missing is a kubelet: pods are scheduled onto
 //! a [`Node`](cluster::NODE) that never runs them. Only the SPIRE server's own pod is run, as processes, where a
-//! cluster asks for the objects of a real installation ([`Installed`]); OpenShift's operator has
+//! cluster asks for the objects of a real installation ([`Installed`]); `OpenShift`'s operator has
 //! a stand-in ([`operator`]).
 //!
 //! * Everything that a [`Testbed`] starts and writes is gone when it is dropped, and also when the test process

@@ -129,9 +129,9 @@ fn object<'a>(parent: &'a mut Map<String, Value>, key: &str) -> Option<&'a mut M
     parent.get_mut(key).and_then(Value::as_object_mut)
 }
 
-fn listen(part: &mut Map<String, Value>, port: u16) {
-    part.insert("bind_address".to_owned(), json!("127.0.0.1"));
-    part.insert("bind_port".to_owned(), json!(port.to_string()));
+fn listen(section: &mut Map<String, Value>, port: u16) {
+    section.insert("bind_address".to_owned(), json!("127.0.0.1"));
+    section.insert("bind_port".to_owned(), json!(port.to_string()));
 }
 
 fn replace_prefix(value: &mut Value, prefix: &str, directory: &Path) {

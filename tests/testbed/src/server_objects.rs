@@ -38,7 +38,7 @@ pub enum Installed {
     Process,
     /// By the objects of an installation. What the objects say is what runs, as with a kubelet.
     Objects(ServerObjects),
-    /// By the operator of OpenShift's zero trust workload identity manager, which makes the objects.
+    /// By the operator of `OpenShift`'s zero trust workload identity manager, which makes the objects.
     Operator(OperatorVersion),
 }
 

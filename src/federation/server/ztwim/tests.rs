@@ -235,7 +235,8 @@ fn peers_that_are_no_longer_declared_are_given_up() {
         &wanted(json!({})),
         &live(true, server, &[operators_route(HOST)]),
     );
-    assert_eq!(summary(&decision).1, Vec::<Value>::new());
+    let told = vec!["Shadowed", "Configured", "Exposed"];
+    assert_eq!(summary(&decision), (told, vec![]));
     assert_eq!(decision.memory.static_names, ["p0.test"]);
 }
 

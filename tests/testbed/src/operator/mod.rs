@@ -1,4 +1,4 @@
-//! A stand-in for the operator of OpenShift's zero trust workload identity manager.
+//! A stand-in for the operator of `OpenShift`'s zero trust workload identity manager.
 //!
 //! It does to the objects of a SPIRE server what the operator is documented and was read to do: it generates them
 //! from `SpireServer` `cluster`, and whenever one of them differs where it looks, it replaces the object as a whole.
