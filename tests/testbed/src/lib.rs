@@ -32,6 +32,7 @@ pub mod nodes;
 mod port;
 pub mod process;
 pub mod reaper;
+mod repository;
 mod server_commands;
 mod settings;
 pub mod spire;
