@@ -15,9 +15,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use crate::process::{Process, wait_until};
+use crate::process::{Process, http_get, wait_until};
+use crate::repository::{self, Declared, borrowed};
 use crate::topology::{self, Directions};
 use crate::{Cluster, ClusterSpec, Installed, SpireVersion, SshKey, Testbed, port, ssh_key};
+
+pub use crate::repository::{TOPOLOGY_PATH, declaration_path};
 
 /// The class of the example's SPIRE objects.
 pub const CLASS_NAME: &str = "zero-trust-workload-identity-manager-spire";
@@ -213,7 +216,11 @@ impl Federation {
         };
         let members = (0..federation.plan.clusters.len()).map(|index| federation.member(index));
         federation.members = futures::future::try_join_all(members).await?;
-        federation.commit_repository().await?;
+        let Plan {
+            project, topology, ..
+        } = &federation.plan;
+        let git = &federation.testbed.git;
+        repository::commit(git, project, topology, &federation.declared()?).await?;
         Ok(federation)
     }
 
@@ -248,21 +255,6 @@ impl Federation {
         directions
             .filter_map(|(importer, exporter)| Some((name(&importer)?, name(&exporter)?)))
             .collect()
-    }
-
-    /// The trust domains that a trust domain trusts, and those that trust it.
-    fn consent(&self, trust_domain: &str) -> (Vec<String>, Vec<String>) {
-        let directions = self.directions();
-        let import = directions
-            .iter()
-            .filter(|(importer, _)| importer == trust_domain);
-        let export = directions
-            .iter()
-            .filter(|(_, exporter)| exporter == trust_domain);
-        (
-            import.map(|(_, exporter)| exporter.clone()).collect(),
-            export.map(|(importer, _)| importer.clone()).collect(),
-        )
     }
 
     /// Installs what an agent needs in a cluster, and writes its configuration.
@@ -325,7 +317,7 @@ impl Federation {
         if self.plan.workloads {
             let socket = cluster.spire.start_agent().await?;
             configuration["workloadApi"] = json!({"socket": socket});
-            let (peers, _) = self.consent(cluster.spire.trust_domain());
+            let (peers, _) = topology::consent(&self.directions(), cluster.spire.trust_domain());
             let peers: Vec<&str> = peers.iter().map(String::as_str).collect();
             cluster.spire.workload_entry(&peers).await?;
         }
@@ -341,63 +333,16 @@ impl Federation {
         })
     }
 
-    /// Commits the example, and the declarations on top of it.
-    async fn commit_repository(&self) -> anyhow::Result<()> {
-        let example = self.plan.project.join("examples/repo-layout");
-        let git = &self.testbed.git;
-        git.commit_directory("main", &example, "Start from the example")
-            .await?;
-        let mut files = self.declared_files()?;
-        for name in self.names() {
-            if !CLUSTERS.contains(&name.as_str()) {
-                files.extend(overlay(&example, &name)?);
-            }
-        }
-        git.commit(
-            "main",
-            &borrowed(&files),
-            "Declare this machine's endpoints and keys",
-        )
-        .await?;
-        Ok(())
+    /// What every cluster's trust domain declares.
+    fn declared(&self) -> anyhow::Result<Vec<Declared<'_>>> {
+        let names = self.names().into_iter();
+        names.map(|name| self.declared_by(&name)).collect()
     }
 
-    /// The topology and the declarations of all clusters' trust domains.
-    fn declared_files(&self) -> anyhow::Result<Vec<(String, String)>> {
-        let mut files = vec![(TOPOLOGY_PATH.to_owned(), self.topology())];
-        for name in self.names() {
-            let declaration = self.declaration(&name)?;
-            files.push((declaration_path(&name), format!("{declaration:#}\n")));
-        }
-        Ok(files)
-    }
-
-    /// The content of `topology.yaml`.
-    fn topology(&self) -> String {
-        let topology = json!({
-            "apiVersion": "trustweave.dev/v1alpha1",
-            "kind": "Topology",
-            "metadata": {"name": "topology"},
-            "spec": self.plan.topology,
-        });
-        format!("{topology:#}\n")
-    }
-
-    /// Commits another topology together with the declarations that consent to it. Returns the commit.
-    ///
-    /// What a test declared itself is declared anew.
-    pub async fn set_topology(&mut self, spec: Value, message: &str) -> anyhow::Result<String> {
-        self.plan.topology = spec;
-        let files = self.declared_files()?;
-        let git = &self.testbed.git;
-        git.commit("main", &borrowed(&files), message).await
-    }
-
-    /// The declaration of a cluster's trust domain, to be changed and committed.
-    pub fn declaration(&self, cluster: &str) -> anyhow::Result<Value> {
-        let (member, cluster) = self.find(cluster)?;
-        let own = cluster.spire.trust_domain();
-        let (import, export) = self.consent(own);
+    fn declared_by(&self, name: &str) -> anyhow::Result<Declared<'_>> {
+        let (member, cluster) = self.find(name)?;
+        let mut specs = self.plan.clusters.iter();
+        let spec = specs.find(|spec| spec.name == name);
         let endpoint = if self.plan.endpoints {
             json!({
                 "profile": "https_spiffe",
@@ -408,22 +353,26 @@ impl Federation {
         } else {
             json!("none")
         };
-        Ok(json!({
-            "apiVersion": "trustweave.dev/v1alpha1",
-            "kind": "TrustDomain",
-            "metadata": {"name": own},
-            "spec": {
-                "clusters": [{"name": cluster.name()}],
-                "spire": {
-                    "distribution": "custom",
-                    "namespace": cluster.spire.namespace(),
-                    "className": cluster.spire.class_name(),
-                },
-                "bundleEndpoint": endpoint,
-                "signers": [member.key.public],
-                "consent": {"import": import, "export": export},
-            },
-        }))
+        Ok(Declared {
+            cluster: spec.context("the cluster is not in the plan")?,
+            endpoint,
+            signer: &member.key.public,
+        })
+    }
+
+    /// Commits another topology together with the declarations that consent to it. Returns the commit.
+    ///
+    /// What a test declared itself is declared anew.
+    pub async fn set_topology(&mut self, spec: Value, message: &str) -> anyhow::Result<String> {
+        self.plan.topology = spec;
+        let files = repository::declared_files(&self.plan.topology, &self.declared()?);
+        let git = &self.testbed.git;
+        git.commit("main", &borrowed(&files), message).await
+    }
+
+    /// The declaration of a cluster's trust domain, to be changed and committed.
+    pub fn declaration(&self, cluster: &str) -> anyhow::Result<Value> {
+        Ok(self.declared_by(cluster)?.declaration(&self.plan.topology))
     }
 
     /// Commits a declaration to main.
@@ -614,19 +563,6 @@ impl Federation {
     }
 }
 
-async fn http_get(port: u16, path: &str) -> anyhow::Result<String> {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let (_, body) = answer
-        .split_once("\r\n\r\n")
-        .context("an HTTP answer without headers")?;
-    Ok(body.to_owned())
-}
-
 /// The sum of a metric over its labels.
 fn sum(exposition: &str, metric: &str) -> f64 {
     exposition
@@ -635,42 +571,6 @@ fn sum(exposition: &str, metric: &str) -> f64 {
         .filter(|rest| rest.starts_with(['{', ' ']))
         .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
         .sum()
-}
-
-/// The path of the topology.
-pub const TOPOLOGY_PATH: &str = "topology.yaml";
-
-/// The path of the declaration of a cluster's trust domain.
-pub fn declaration_path(cluster: &str) -> String {
-    format!("trust-domains/{}/trust-domain.yaml", trust_domain(cluster))
-}
-
-/// The overlay of cluster-2, for another cluster.
-fn overlay(example: &Path, cluster: &str) -> anyhow::Result<Vec<(String, String)>> {
-    let model = CLUSTERS[1];
-    let directory = example.join("clusters").join(model);
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(&directory)
-        .with_context(|| format!("cannot list {}", directory.display()))?
-    {
-        let path = entry?.path();
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        files.push((
-            format!("clusters/{cluster}/{name}"),
-            text.replace(model, cluster),
-        ));
-    }
-    Ok(files)
-}
-
-/// Files as [`GitRemote::commit`](crate::GitRemote::commit) takes them.
-fn borrowed(files: &[(String, String)]) -> Vec<(&str, &str)> {
-    let files = files.iter();
-    files
-        .map(|(path, content)| (path.as_str(), content.as_str()))
-        .collect()
 }
 
 /// `kubectl apply -k`, again until definitions that it just made are served.

@@ -40,6 +40,7 @@ pub mod operator;
 mod port;
 pub mod process;
 pub mod reaper;
+mod repository;
 mod server_commands;
 pub mod server_objects;
 mod settings;

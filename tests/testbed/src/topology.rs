@@ -52,6 +52,20 @@ fn names(list: &Value) -> Vec<&str> {
     items(list).filter_map(Value::as_str).collect()
 }
 
+/// The trust domains that a trust domain trusts, and those that trust it.
+pub fn consent(directions: &Directions, trust_domain: &str) -> (Vec<String>, Vec<String>) {
+    let import = directions
+        .iter()
+        .filter(|(importer, _)| importer == trust_domain);
+    let export = directions
+        .iter()
+        .filter(|(_, exporter)| exporter == trust_domain);
+    (
+        import.map(|(_, exporter)| exporter.clone()).collect(),
+        export.map(|(importer, _)| importer.clone()).collect(),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

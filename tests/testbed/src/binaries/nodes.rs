@@ -15,6 +15,18 @@ const KUBELET: Wrapper = Wrapper {
     files: None,
 };
 
+/// A program of our own, by the versions of the kubelet that it talks to.
+const CSI_DRIVER: Wrapper = Wrapper {
+    name: "kubernetes",
+    programs: &[Source {
+        name: "csi-driver",
+        module: "k8s.io/kubernetes",
+        package: "./csi-driver",
+        build: PLAIN,
+    }],
+    files: None,
+};
+
 const CONTAINERD: Wrapper = Wrapper {
     name: "containerd",
     programs: &[
@@ -92,6 +104,7 @@ const fn network_plugin(name: &'static str, package: &'static str) -> Source {
 #[derive(Clone, Debug)]
 pub struct NodeBinaries {
     kubernetes: PathBuf,
+    csi_driver: PathBuf,
     containerd: PathBuf,
     network_plugins: PathBuf,
     pods: PathBuf,
@@ -102,6 +115,7 @@ impl NodeBinaries {
     pub fn ensure(progress: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
         Ok(Self {
             kubernetes: KUBELET.ensure(progress)?,
+            csi_driver: CSI_DRIVER.ensure(progress)?,
             containerd: CONTAINERD.ensure(progress)?,
             network_plugins: NETWORK_PLUGINS.ensure(progress)?,
             pods: PODS.ensure(progress)?,
@@ -116,6 +130,11 @@ impl NodeBinaries {
     /// kube-proxy.
     pub fn kube_proxy(&self) -> PathBuf {
         self.kubernetes.join("kube-proxy")
+    }
+
+    /// What gives pods the Workload API as a volume.
+    pub fn csi_driver(&self) -> PathBuf {
+        self.csi_driver.join("csi-driver")
     }
 
     /// The directory with containerd and the shim that it looks for on its search path.

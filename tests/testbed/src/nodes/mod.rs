@@ -21,6 +21,7 @@ pub mod cluster;
 mod component;
 mod dns;
 pub mod fabric;
+pub mod federation;
 mod forward;
 mod images;
 mod node;
