@@ -264,8 +264,8 @@ fn repository(federation: &Federation, directory: &Path) {
         ] {
             assert!(text.contains(found), "{text}");
         }
-        let signer = federation.signer(name).unwrap().public.trim().to_owned();
-        let signed = text.replace("signers: []", &format!("signers: ['{signer}']"));
+        let key = federation.signer(name).unwrap().public.trim().to_owned();
+        let signed = text.replace("signers: []", &format!("signers: ['{key}']"));
         assert_ne!(signed, text);
         std::fs::write(&path, signed).unwrap();
     }
@@ -285,10 +285,9 @@ async fn relationship(federation: &Federation, name: &str) -> Value {
         .await
         .unwrap();
     let found: Value = serde_json::from_str(&found).unwrap();
-    let [only] = found["items"].as_array().unwrap().as_slice() else {
-        panic!("not one relationship in {name}: {found}")
-    };
-    only.clone()
+    let items = found["items"].as_array().unwrap();
+    assert_eq!(items.len(), 1, "relationships in {name}: {found}");
+    items[0].clone()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
