@@ -385,6 +385,13 @@ async fn a_federation_made_by_hand_is_adopted_and_trust_never_changes() {
         );
     }
 
+    // Nothing was tried that the objects' former keepers would have had to give up.
+    for name in [ONE, TWO] {
+        let log = std::fs::read_to_string(federation.log(name).unwrap()).unwrap();
+        let mut passes = log.lines().filter(|line| line.contains("failures="));
+        assert!(passes.all(|line| line.contains("failures=0")), "{log}");
+    }
+
     // From here on, rotations go through git, too.
     rotate(&federation, TWO).await;
     holds_current_keys(&federation, ONE, TWO).await;
