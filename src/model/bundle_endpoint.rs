@@ -22,6 +22,10 @@ pub enum BundleEndpoint {
 }
 
 /// A SPIFFE bundle endpoint (SPIFFE Federation, section 5).
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a field of its own in the declaration"
+)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServedEndpoint {
@@ -241,7 +245,7 @@ pub struct IngressOptions {
 pub enum IngressController {
     /// ingress-nginx, started with `--enable-ssl-passthrough`.
     Nginx,
-    /// HAProxy's own, and haproxy-ingress.
+    /// `HAProxy`'s own, and haproxy-ingress.
     Haproxy,
     /// `OpenShift`'s router.
     Openshift,
