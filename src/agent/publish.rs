@@ -5,45 +5,29 @@ use std::{sync::Arc, time::Duration};
 use super::{Shared, config::PublishBranch, now, random, telemetry::PassLabels};
 use crate::{
     cluster::{
-        Cluster, KubeCluster,
+        Cluster,
         types::{GitSyncStatus, git_sync_reference},
     },
     git::Published,
-    model::{
-        attestation::Serial,
-        declaration::{BundleSource as DeclaredSource, TrustDomainSpec},
-    },
+    model::{attestation::Serial, declaration::TrustDomainSpec},
     reconcile::{
         publish::{self, Publisher, Target},
         schedule::{Backoff, INTERVAL, Trigger, jittered},
         sync::PublishReport,
     },
-    spire::{self, BundleSource, Source},
+    spire::{BundleSource, Source},
 };
 
 /// The address of the commits that the agent makes; nobody reads mail there.
 const EMAIL_DOMAIN: &str = "trustweave.invalid";
-
-/// Where the own bundle is read, as declared.
-fn source(cluster: &KubeCluster, declaration: &TrustDomainSpec) -> Source {
-    let (client, namespace) = (cluster.client(), &declaration.spire.namespace);
-    match &declaration.spire.bundle_source {
-        DeclaredSource::ConfigMap(source) => {
-            Source::ConfigMap(spire::configmap::ConfigMap::new(client, namespace, source))
-        }
-        DeclaredSource::Exec(source) => {
-            Source::Exec(spire::exec::Exec::new(client, namespace, source))
-        }
-    }
-}
 
 /// Publishes the own bundle when it, or what stands in git, changed.
 pub(super) async fn publish_own(shared: Arc<Shared>) -> anyhow::Result<()> {
     let stop = shared.stop.clone();
     let Some(key) = shared.key.clone() else {
         shared.report.send_replace(Some(PublishReport {
-            published: None,
             failure: Some("the agent has no signing key: it does not publish".to_owned()),
+            ..PublishReport::default()
         }));
         stop.cancelled().await;
         return Ok(());
@@ -67,7 +51,8 @@ pub(super) async fn publish_own(shared: Arc<Shared>) -> anyhow::Result<()> {
         let declared = own.borrow_and_update().clone();
         if open.as_ref().map(|(declaration, _)| declaration) != declared.as_ref() {
             open = declared.map(|declaration| {
-                let source = source(&shared.cluster, &declaration);
+                let client = shared.cluster.client();
+                let source = Source::open(&client, &config.trust_domain, &declaration.spire);
                 (declaration, source)
             });
         }
@@ -101,7 +86,9 @@ pub(super) async fn publish_own(shared: Arc<Shared>) -> anyhow::Result<()> {
                 .await?;
                 Ok(outcome)
             };
-            retry = finish_publish(&shared, trigger, pass.await, &mut last)
+            let outcome = pass.await;
+            let told = Some(source.describe());
+            retry = finish_publish(&shared, trigger, outcome, told, &mut last)
                 .then(|| backoff.after_failure(random()));
             if retry.is_none() {
                 backoff.reset();
@@ -161,6 +148,7 @@ fn finish_publish(
     shared: &Shared,
     trigger: Trigger,
     outcome: anyhow::Result<publish::Outcome>,
+    source: Option<String>,
     last: &mut Serial,
 ) -> bool {
     let metrics = &shared.metrics;
@@ -182,6 +170,7 @@ fn finish_publish(
             }
             PublishReport {
                 published: Some(standing),
+                source,
                 failure: None,
             }
         }
@@ -199,6 +188,7 @@ fn finish_publish(
             }
             PublishReport {
                 published,
+                source,
                 failure: Some(text),
             }
         }

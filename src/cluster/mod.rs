@@ -13,6 +13,7 @@ use crate::model::manifest::{Gvk, ObjectRef};
 
 mod apply;
 mod discovery;
+pub mod installation;
 pub mod inventory;
 mod observe;
 mod report;

@@ -108,6 +108,10 @@ pub struct GitSyncStatus {
     /// The bundle that this agent published last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub published: Option<PublishedStatus>,
+    /// Where the agent reads its own trust domain's bundle; if it chose the place itself, also why it
+    /// did not take another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle_source: Option<String>,
     /// `Ready`, `RepositoryValid`, `Fetched` and `Published`.
     pub conditions: Vec<Condition>,
     /// What is wrong with the repository, as `trustweave check` says it; at most 20 lines.

@@ -4,6 +4,7 @@ use super::{
     consent::Consent,
     lifecycle::{Facts, Judgement, LiveCftd, PeerState, Phase, Probe, View},
     objects,
+    resolve::Standing,
 };
 
 /// Annotation of a `TrustPeer`: distrust the peer although registrations of others name it.
@@ -129,6 +130,11 @@ fn ready(facts: &Facts, state: &PeerState) -> Condition {
     let revoked = state.judgement == Judgement::Accepted;
     let (status, message) = match (state.phase, &facts.probe) {
         (Phase::Federated, _) => (true, "SPIRE holds the peer's bundle".to_owned()),
+        (Phase::Pending, _) if state.standing == Standing::Ready => (
+            false,
+            "nothing is delivered yet: the relationship that was made by hand stays as it is"
+                .to_owned(),
+        ),
         (Phase::Pending, _) => (false, "nothing is delivered yet".to_owned()),
         (Phase::Seeding, Probe::Refused(why)) => (
             false,
@@ -211,7 +217,7 @@ fn polled(facts: &Facts, state: &PeerState) -> Option<Condition> {
 
 /// Do people's own registrations name a peer that may not be named? Told only then.
 fn unforced(facts: &Facts, state: &PeerState) -> Option<Condition> {
-    let ready = state.phase == Phase::Federated;
+    let ready = state.standing == Standing::Ready;
     let others = &facts.named.others;
     (!ready && !others.is_empty() && state.phase != Phase::Draining).then(|| {
         let message = format!(

@@ -11,6 +11,7 @@ pub mod consent;
 pub mod distrust;
 pub mod guard;
 pub mod impact;
+pub mod installation;
 pub mod lifecycle;
 pub mod objects;
 pub mod record;

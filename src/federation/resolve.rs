@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::objects::{CFTD, CLUSTER_SPIFFE_ID, CLUSTER_STATIC_ENTRY};
 use crate::model::{
     diagnostic::{Code, Diagnostic},
-    manifest::{Manifest, ObjectRef},
+    manifest::{Manifest, ObjectKey, ObjectRef},
     topology::TopologySpec,
     trust_domain::TrustDomain,
 };
@@ -25,6 +25,8 @@ pub struct Peers {
     pub declared: BTreeMap<TrustDomain, Standing>,
     /// Trust domains that somebody else federates with in this cluster: none of our business.
     pub foreign: BTreeSet<TrustDomain>,
+    /// Trust domains that the repository does not know, by the live registration that names them.
+    pub undeclared: BTreeMap<ObjectKey, BTreeSet<TrustDomain>>,
 }
 
 /// Whether a declared peer may be named in `federatesWith`.
@@ -128,11 +130,13 @@ fn wanted(
 impl Resolved {
     fn filter(&mut self, manifest: &mut Manifest, wanted: BTreeSet<String>, peers: &Peers) {
         let mut allowed = Vec::new();
+        let standing_names = peers.undeclared.get(&manifest.reference.key());
         for name in wanted {
             let peer = TrustDomain::parse(&name).ok();
+            let stands = |peer| standing_names.is_some_and(|names| names.contains(peer));
             let standing = peer.as_ref().map(|peer| match peers.declared.get(peer) {
                 Some(standing) => *standing,
-                None if peers.foreign.contains(peer) => Standing::Ready,
+                None if peers.foreign.contains(peer) || stands(peer) => Standing::Ready,
                 None => Standing::HeldBack,
             });
             match (peer, standing) {

@@ -149,20 +149,22 @@ pub enum Distribution {
 }
 
 /// Where a trust domain's own bundle is read in its cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum BundleSource {
+    /// The first of `configMap`, `endpoint` and `exec`, each with its defaults, that gives a whole
+    /// bundle: the least privileged that works. The status of the `GitSync` says which.
+    #[default]
+    Auto,
     /// The `ConfigMap` that SPIRE's `BundlePublisher` plugin `k8s_configmap` writes, format `spiffe`.
     ConfigMap(ConfigMapSource),
+    /// The trust domain's own bundle endpoint, from inside the cluster.
+    Endpoint(EndpointSource),
     /// `spire-server bundle show -format spiffe` in the server's container: needs the right to
     /// execute commands in it, which is control over the trust domain.
     Exec(ExecSource),
-}
-
-impl Default for BundleSource {
-    fn default() -> Self {
-        Self::ConfigMap(ConfigMapSource::default())
-    }
+    /// A file that something else writes into the agent's own container.
+    File(FileSource),
 }
 
 /// The `ConfigMap` of the `BundlePublisher`, in SPIRE's namespace unless another is named.
@@ -189,30 +191,70 @@ impl Default for ConfigMapSource {
     }
 }
 
-/// The container of the SPIRE server.
+/// The bundle endpoint of the trust domain's own SPIRE server, which proves itself as
+/// `spiffe://<trust domain>/spire/server`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct EndpointSource {
+    /// `https://<host>[:port]`; if not said, port 8443 of the Service `spire-server-federation`, or
+    /// else of `spire-server`, in SPIRE's namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// What the endpoint's certificate is verified with.
+    pub roots: RootsSource,
+}
+
+/// The `ConfigMap` with the trust domain's X.509 roots that SPIRE's agents start with, as SPIRE's
+/// notifier `k8sbundle` or its `BundlePublisher` writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RootsSource {
+    /// The namespace, if it is not SPIRE's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The name.
+    pub name: String,
+    /// The key, PEM or a SPIFFE bundle; if not said, `bundle.crt` and `bundle.spiffe` both count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+impl Default for RootsSource {
+    /// As all distributions call it.
+    fn default() -> Self {
+        Self {
+            namespace: None,
+            name: "spire-bundle".to_owned(),
+            key: None,
+        }
+    }
+}
+
+/// A command in the container of the SPIRE server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ExecSource {
-    /// A pod of the SPIRE server, in SPIRE's namespace.
-    pub pod: String,
-    /// The container of the SPIRE server.
-    pub container: String,
-    /// The program's path; upstream images have it at `/opt/spire/bin/spire-server`.
-    pub command: String,
+    /// A pod of the SPIRE server, in SPIRE's namespace; if not said, the first of its `StatefulSet`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The container of the SPIRE server, if not the one that `server` names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The program's path; if not said, `/opt/spire/bin/spire-server` as in upstream's images, or else
+    /// `/spire-server` as in those of the zero trust workload identity manager.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
     /// The server's API socket, if not the program's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket_path: Option<String>,
 }
 
-impl Default for ExecSource {
-    fn default() -> Self {
-        Self {
-            pod: "spire-server-0".to_owned(),
-            container: "spire-server".to_owned(),
-            command: "/opt/spire/bin/spire-server".to_owned(),
-            socket_path: None,
-        }
-    }
+/// A file with the bundle in SPIFFE's format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileSource {
+    /// Its absolute path in the agent's container. It is looked at every two seconds.
+    pub path: String,
 }
 
 /// Where peers' SPIRE servers poll a trust domain's bundle.

@@ -9,7 +9,10 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::{
-    declaration::{self, API_VERSION, BundleEndpoint, Envelope, Profile, TrustDomainSpec},
+    declaration::{
+        self, API_VERSION, BundleEndpoint, BundleSource, EndpointSource, Envelope, Profile,
+        TrustDomainSpec,
+    },
     diagnostic::{Code, Diagnostic, nearest},
     distrust::{self, DistrustSpec},
     repository::{
@@ -324,6 +327,19 @@ impl Reader<'_> {
                 "without a signer no peer can accept a bundle of this trust domain".to_owned(),
                 "list the SSH public key of the publishing agent",
             );
+        }
+        match &spec.spire.bundle_source {
+            BundleSource::Endpoint(EndpointSource { url: Some(url), .. }) => {
+                if let Err((reason, help)) = check_endpoint_url(url) {
+                    error("/spec/spire/bundleSource/endpoint/url", reason, help);
+                }
+            }
+            BundleSource::File(file) if !file.path.starts_with('/') => error(
+                "/spec/spire/bundleSource/file/path",
+                format!("`{}` is not an absolute path", file.path),
+                "write the path in the agent's container, from `/` on",
+            ),
+            _ => {}
         }
         if let BundleEndpoint::Served(endpoint) = &spec.bundle_endpoint {
             if let Err((reason, help)) = check_endpoint_url(&endpoint.url) {

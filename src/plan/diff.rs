@@ -28,6 +28,15 @@ pub fn unified(reference: &ObjectRef, before: Option<&Value>, after: Option<&Val
         .to_string()
 }
 
+/// The change of a file's text as a unified diff.
+pub fn texts(path: &str, before: &str, after: &str) -> String {
+    TextDiff::from_lines(before, after)
+        .unified_diff()
+        .context_radius(CONTEXT)
+        .header(path, path)
+        .to_string()
+}
+
 fn document(object: Option<Value>) -> String {
     let Some(mut object) = object else {
         return String::new();

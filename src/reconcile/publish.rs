@@ -14,7 +14,7 @@ use crate::{
     git::{self, Author, Draft, Publish, Published, Repository, SigningKey, Tip},
     model::{
         attestation::{self, Attestation, Rejection, Serial},
-        bundle::{Bundle, InvalidBundle},
+        bundle::{Bundle, Digest, InvalidBundle},
         declaration::{API_VERSION, Signer, TrustDomainSpec},
         repository::{RepoPath, publication, publication_branch, trust_domain_directory},
         trust_domain::{ClusterName, TrustDomain},
@@ -130,7 +130,7 @@ pub async fn pass<R: Repository, S: BundleSource>(
     if !declaration.signers.iter().any(declared) {
         return Err(Error::NotASigner(key.public_key()));
     }
-    let bundle = Bundle::parse(&source.current().await?)?;
+    let bundle = source.current().await?;
     bundle.check(&publisher.trust_domain, now)?;
 
     let composer = Composer {
@@ -156,24 +156,27 @@ pub async fn pass<R: Repository, S: BundleSource>(
         .publish(request, |tip| {
             match last_draft.insert(composer.compose(tip)) {
                 Ok(Composed::New(_, draft)) => draft.take(),
-                Ok(Composed::Standing(_)) | Err(_) => None,
+                Ok(Composed::Standing(..)) | Err(_) => None,
             }
         })
         .await?;
-    let (Composed::New(serial, _) | Composed::Standing(serial)) =
-        last_draft.transpose()?.ok_or_else(
-            // The port composes at least once before it succeeds.
-            || git::Error::Contended {
-                branch: publisher.target.branch.clone(),
-                attempts: 0,
-            },
-        )?;
+    let composed = last_draft.transpose()?.ok_or_else(
+        // The port composes at least once before it succeeds.
+        || git::Error::Contended {
+            branch: publisher.target.branch.clone(),
+            attempts: 0,
+        },
+    )?;
+    let (serial, digest) = match composed {
+        Composed::New(serial, _) => (serial, bundle.digest()),
+        Composed::Standing(serial, digest) => (serial, digest),
+    };
     Ok(Outcome {
         published: pushed,
         standing: PublishedStatus {
             serial: serial.0,
             epoch: declaration.epoch,
-            digest: bundle.digest().to_string(),
+            digest: digest.to_string(),
             branch: publisher.target.branch.clone(),
         },
     })
@@ -181,8 +184,8 @@ pub async fn pass<R: Repository, S: BundleSource>(
 
 /// What was made of a tip.
 enum Composed {
-    /// It says the same already, under this serial.
-    Standing(Serial),
+    /// It says the same already, under this serial, in bytes of this digest.
+    Standing(Serial, Digest),
     /// It needs these files, under this serial.
     New(Serial, Option<Draft>),
 }
@@ -216,10 +219,11 @@ impl Composer<'_> {
             return Err(Error::OtherCluster(previous.cluster_uid.clone()));
         }
         match standing {
-            Ok(standing) if standing.bundle == *self.bundle => {
+            Ok(standing) if same(&standing.bundle, self.bundle) => {
                 let signer = attestation::signer(&tip.files);
                 if signer.is_some_and(|signer| self.key.is(&signer)) {
-                    return Ok(Composed::Standing(standing.attestation.serial));
+                    let Attestation { serial, sha256, .. } = standing.attestation;
+                    return Ok(Composed::Standing(serial, sha256));
                 }
                 // While both keys are declared: once the other's is no longer, peers would refuse
                 // what it signed.
@@ -280,6 +284,12 @@ impl Composer<'_> {
         ]);
         Ok(Draft { files, message })
     }
+}
+
+/// Whether nothing new is said. The refresh hint does not count: each source tells another one of the
+/// same bundle, and whoever delivers it sets the hint that is declared.
+fn same(standing: &Bundle, found: &Bundle) -> bool {
+    standing.same_keys(found) && standing.sequence == found.sequence
 }
 
 #[cfg(test)]
@@ -347,7 +357,7 @@ mod tests {
             files: tip.clone(),
         };
         match composer.compose(&tip) {
-            Ok(Composed::Standing(serial)) => Ok((serial.0, None)),
+            Ok(Composed::Standing(serial, _)) => Ok((serial.0, None)),
             Ok(Composed::New(serial, draft)) => Ok((serial.0, draft.map(|draft| draft.files))),
             Err(error) => Err(error.to_string()),
         }
@@ -376,6 +386,22 @@ mod tests {
         let mut forged = newer.unwrap();
         forged.insert(publication::BUNDLE.to_owned(), b"{}".to_vec());
         assert_eq!(compose(&forged, agent, (0, 0), &bundle).unwrap().0, 3);
+    }
+
+    #[test]
+    fn a_source_that_tells_another_hint_changes_nothing() {
+        let (key, bundle) = (key(), sample("a.test"));
+        let agent = (&key, "uid");
+        let standing = compose(&Files::new(), agent, (0, 0), &bundle).unwrap().1;
+        let standing = standing.unwrap();
+        let hinted = bundle.clone().with_refresh_hint(Some(300));
+        assert_ne!(hinted.canonical(), bundle.canonical());
+        assert_eq!(compose(&standing, agent, (0, 1), &hinted), Ok((1, None)));
+        let newer = Bundle {
+            sequence: Some(2),
+            ..bundle
+        };
+        assert_eq!(compose(&standing, agent, (0, 1), &newer).unwrap().0, 2);
     }
 
     #[test]

@@ -180,6 +180,7 @@ pub(super) fn git_sync_status(pass: &Pass<'_>, former: &GitSyncStatus) -> GitSyn
         peers: format!("{federated}/{declared}"),
         signer: pass.identity.signer.clone(),
         published: None,
+        bundle_source: None,
         conditions: vec![ready, valid],
         diagnostics: pass
             .diagnostics
@@ -242,6 +243,8 @@ fn with_inputs(
     );
     let reported = inputs.publish.and_then(|report| report.published.clone());
     status.published = reported.or_else(|| former.published.clone());
+    let source = inputs.publish.and_then(|report| report.source.clone());
+    status.bundle_source = source.or_else(|| former.bundle_source.clone());
     status.conditions.push(fetched);
     status
         .conditions

@@ -7,18 +7,30 @@ use std::future::Future;
 
 use thiserror::Error;
 
+use crate::model::bundle::{Bundle, InvalidBundle};
+
+pub mod auto;
 pub mod configmap;
 pub mod endpoint;
 pub mod exec;
+pub mod file;
+pub mod local_endpoint;
+mod polled;
+mod source;
 pub mod workload_api;
+
+pub use self::source::Source;
 
 /// Where the own bundle is read.
 pub trait BundleSource: Send + Sync + 'static {
-    /// The bundle document as it is now.
-    fn current(&self) -> impl Future<Output = Result<Vec<u8>, Error>> + Send;
+    /// The bundle as it is now.
+    fn current(&self) -> impl Future<Output = Result<Bundle, Error>> + Send;
 
     /// Completes when the bundle may have changed since the last call; it may complete too often.
     fn changed(&self) -> impl Future<Output = ()> + Send;
+
+    /// What the source is, for people: its kind and its place.
+    fn describe(&self) -> String;
 }
 
 /// Why the own bundle can't be read.
@@ -26,74 +38,81 @@ pub trait BundleSource: Send + Sync + 'static {
 #[non_exhaustive]
 pub enum Error {
     /// The `ConfigMap` can't be read.
-    #[error("read ConfigMap {namespace}/{name}")]
+    #[error("read ConfigMap {name}")]
     ConfigMap {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
+        /// Its name, with its namespace.
         name: String,
         /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The agent may not read the `ConfigMap`.
+    #[error(
+        "the agent may not read ConfigMap {0}: grant it the verbs get, list and watch (deploy/bundle-source)"
+    )]
+    ConfigMapForbidden(String),
     /// The `ConfigMap` is there, but not the key.
     #[error(
-        "ConfigMap {namespace}/{name} has no key `{key}`: is SPIRE's BundlePublisher `k8s_configmap` set up with format `spiffe`?"
+        "ConfigMap {name} has no key `{key}`: is SPIRE's BundlePublisher `k8s_configmap` set up with format `spiffe`?"
     )]
     MissingKey {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
+        /// Its name, with its namespace.
         name: String,
         /// The key.
         key: String,
     },
+    /// The `ConfigMap` holds nothing to verify the endpoint with.
+    #[error("ConfigMap {name} has no X.509 root under {keys}")]
+    NoRoots {
+        /// Its name, with its namespace.
+        name: String,
+        /// The keys that were looked at.
+        keys: String,
+    },
+    /// The bundle endpoint does not answer with a bundle, at any of its addresses.
+    #[error("bundle endpoint {}", .0.iter().map(|(url, error)| format!("{url}: {error}")).collect::<Vec<_>>().join("; "))]
+    Endpoint(Vec<(String, endpoint::Error)>),
     /// The command can't be run in SPIRE's container.
-    #[error("execute `{command}` in pod {pod}")]
-    Exec {
-        /// The command.
-        command: String,
-        /// The pod, with its namespace.
-        pod: String,
+    #[error(transparent)]
+    Exec(#[from] exec::Failure),
+    /// The file can't be read.
+    #[error("read the file {path}")]
+    File {
+        /// Its path.
+        path: String,
         /// The cause.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: std::io::Error,
     },
-    /// The command ended without success; with what it said.
-    #[error("`{command}` in pod {pod} failed: {stderr}")]
-    Command {
-        /// The command.
-        command: String,
-        /// The pod, with its namespace.
-        pod: String,
-        /// What it wrote to its standard error.
-        stderr: String,
+    /// There is an answer, but no bundle in it.
+    #[error("{place} holds no SPIFFE bundle")]
+    NotABundle {
+        /// Where.
+        place: String,
+        /// Why.
+        #[source]
+        source: InvalidBundle,
     },
     /// No answer in time.
-    #[error("no answer from SPIRE's container within {0} s")]
-    Timeout(u64),
+    #[error("{place}: no answer within {seconds} s")]
+    Timeout {
+        /// Who did not answer.
+        place: String,
+        /// How long it had.
+        seconds: u64,
+    },
+    /// None of the sources that `auto` may take gives a whole bundle.
+    #[error("no source of the own bundle works: {0}")]
+    NoSource(String),
 }
 
-/// The source that a trust domain's declaration names.
-pub enum Source {
-    /// The `ConfigMap` of the `BundlePublisher`.
-    ConfigMap(configmap::ConfigMap),
-    /// A command in the server's container.
-    Exec(exec::Exec),
-}
-
-impl BundleSource for Source {
-    async fn current(&self) -> Result<Vec<u8>, Error> {
-        match self {
-            Self::ConfigMap(source) => source.current().await,
-            Self::Exec(source) => source.current().await,
-        }
+/// An error with what led to it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
     }
-
-    async fn changed(&self) {
-        match self {
-            Self::ConfigMap(source) => source.changed().await,
-            Self::Exec(source) => source.changed().await,
-        }
-    }
+    text
 }

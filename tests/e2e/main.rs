@@ -11,6 +11,7 @@
 )]
 
 mod attacks;
+mod brownfield;
 mod clients;
 mod endpoint;
 mod endpoints;
@@ -25,6 +26,7 @@ mod revocation;
 mod rotation;
 mod rules;
 mod signers;
+mod sources;
 
 use std::time::Duration;
 

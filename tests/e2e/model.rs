@@ -202,6 +202,7 @@ async fn the_model_does_what_spire_does() {
         spire_namespace: "spire".to_owned(),
         spire_version: None,
         ca_ttl: None,
+        roots_only: false,
     };
     let testbed = Testbed::start(&[spec], &super::progress).await.unwrap();
     let cluster = &testbed.clusters()[0];

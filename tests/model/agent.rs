@@ -207,6 +207,7 @@ impl World {
                 .map(|state| (state.peer.clone(), state.standing))
                 .collect(),
             foreign: BTreeSet::new(),
+            ..Peers::default()
         };
         let resolved = resolve::resolve(manifests, &declarations.topology, &peers);
         let objects = resolved.manifests.into_iter().map(|mut manifest| {

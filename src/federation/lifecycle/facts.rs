@@ -59,6 +59,8 @@ pub struct Named {
     pub ours: Vec<String>,
     /// Those that others keep.
     pub others: Vec<String>,
+    /// Whether SPIRE accepted the entries of one of these two: so it holds a bundle of the peer.
+    pub proven: bool,
 }
 
 /// A workload's view of a peer's X.509 roots.

@@ -326,6 +326,20 @@ impl<'a> Peer<'a> {
         self.facts.memory.was_federated || !self.facts.named.ours.is_empty()
     }
 
+    /// Whether workloads federate with the peer already, by a relationship that people made: by hand, or
+    /// in the configuration of SPIRE's server, where an accepted entry is all that can be seen of it. To
+    /// hold the peer back would take away what workloads have.
+    fn stands_by_hand(&self) -> bool {
+        let named = &self.facts.named;
+        let by_hand = match self.live {
+            Some(live) => {
+                live.record.is_none() && !(named.ours.is_empty() && named.others.is_empty())
+            }
+            None => self.held.is_none() && named.proven,
+        };
+        by_hand && self.is_wanted()
+    }
+
     /// Whether SPIRE accepts entries that federate with the peer, and that proves that it holds
     /// `bundle`: it may hold an empty one until this pass's push, or since its keys were revoked.
     fn is_proven(&self, step: &Step, bundle: Option<&Bundle>) -> bool {
@@ -397,7 +411,8 @@ impl<'a> Peer<'a> {
         let failing = !emptied && self.is_wanted() && ours && self.is_failing();
         let failing_since = failing.then(|| facts.memory.failing_since.unwrap_or(now));
         let lost = failing_since.is_some_and(|since| since + LOST_AFTER <= now);
-        let stands = !lost && (self.was_federated() || self.is_proven(&step, bundle.as_ref()));
+        let stood = self.was_federated() || self.stands_by_hand();
+        let stands = !lost && (stood || self.is_proven(&step, bundle.as_ref()));
         let phase = self.phase(ours, emptied, stands);
         let record = step.stand.as_ref().map(|stand| &stand.record);
         let record = record.or(self.record).filter(|_| !deleted);
@@ -432,6 +447,7 @@ impl<'a> Peer<'a> {
                 Phase::Federated => Standing::Ready,
                 Phase::Draining | Phase::Distrusted | Phase::Gone => Standing::Leaving,
                 Phase::Pending if facts.edge.is_none() => Standing::Leaving,
+                Phase::Pending if self.stands_by_hand() => Standing::Ready,
                 Phase::Pending | Phase::Seeding => Standing::HeldBack,
             },
             confirmed: confirmed(&facts.view, bundle.as_ref()),

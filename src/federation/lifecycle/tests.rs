@@ -752,6 +752,88 @@ fn somebody_elses_relationship_is_left_alone() {
     );
 }
 
+/// A peer with a relationship that people made, and that a registration of theirs names.
+fn made_by_hand(published: Result<Publication, Rejection>) -> World {
+    let mut world = World::new(published);
+    world.facts.live = vec![LiveCftd {
+        name: "by-hand".to_owned(),
+        url: "https://b.example".to_owned(),
+        bundle: Some("what was pasted".to_owned()),
+        record: None,
+    }];
+    world.facts.named.others = vec!["frontend".to_owned()];
+    world
+}
+
+#[test]
+fn what_people_made_by_hand_is_adopted_without_a_gap() {
+    // Nothing published yet: the relationship is left alone, and its registrations stay.
+    let mut world = made_by_hand(Err(Rejection::Unpublished));
+    let waiting = world.pass();
+    assert_eq!(
+        (waiting.phase, waiting.cftd.as_ref()),
+        (Phase::Pending, None)
+    );
+    assert_eq!(waiting.standing, Standing::Ready);
+    // They are applied by the agent from now on.
+    std::mem::swap(&mut world.facts.named.ours, &mut world.facts.named.others);
+    assert_eq!(world.pass().standing, Standing::Ready);
+
+    // The first bundle comes in one write with the address, under the name that is there.
+    let bundle = bundle();
+    world.facts.published = Ok(publication(&bundle, 1));
+    let adopted = world.decide();
+    assert_eq!(adopted.action, Action::FirstUse);
+    let cftd = adopted.cftd.as_ref().unwrap();
+    assert_eq!(cftd["metadata"]["name"], "by-hand");
+    assert!(cftd["spec"]["trustDomainBundle"].is_string());
+    assert_eq!(url(&adopted), "https://b.example/#0.1.0.0");
+    for _ in 0..3 {
+        let state = world.pass();
+        assert_eq!(
+            (state.phase, state.standing),
+            (Phase::Federated, Standing::Ready)
+        );
+    }
+}
+
+#[test]
+fn an_adopted_peer_is_not_held_back_though_the_overlay_is_not_applied_yet() {
+    let mut world = made_by_hand(Ok(publication(&bundle(), 1)));
+    // The probe has not said anything, and the registrations are still others'.
+    for _ in 0..3 {
+        let state = world.pass();
+        assert_eq!(
+            (state.phase, state.standing),
+            (Phase::Federated, Standing::Ready)
+        );
+    }
+    // As much is a relationship in the configuration of SPIRE's server, of which entries tell.
+    let mut configured = made_by_hand(Ok(publication(&bundle(), 1)));
+    configured.facts.live.clear();
+    assert_eq!(configured.decide().standing, Standing::HeldBack);
+    configured.facts.named.proven = true;
+    for _ in 0..3 {
+        assert_eq!(configured.pass().standing, Standing::Ready);
+    }
+    // But what SPIRE refuses for long is not believed for the sake of that.
+    world.facts.probe = Probe::Refused(String::new());
+    world.pass();
+    world.wait(31);
+    assert_eq!(world.pass().standing, Standing::HeldBack);
+}
+
+#[test]
+fn a_relationship_by_hand_that_nobody_uses_proves_nothing_and_needs_both_consents() {
+    let mut unused = made_by_hand(Ok(publication(&bundle(), 1)));
+    unused.facts.named.others.clear();
+    assert_eq!(unused.pass().standing, Standing::HeldBack);
+    let mut refused = made_by_hand(Err(Rejection::Unpublished));
+    refused.facts.edge = Some(Consent::Missing { moves: Vec::new() });
+    let state = refused.pass();
+    assert_eq!((state.standing, state.cftd), (Standing::HeldBack, None));
+}
+
 #[test]
 fn all_bundles_together_stay_below_what_spire_can_carry() {
     let bundle = bundle();

@@ -26,7 +26,7 @@ use crate::{
     model::{
         attestation::{self, Rejection},
         declarations::Declarations,
-        manifest::{Gvk, ObjectRef},
+        manifest::{Gvk, ObjectKey, ObjectRef},
         repository::{Tree, distrust_path, topology_path},
         topology::Edge,
         trust_domain::TrustDomain,
@@ -70,7 +70,10 @@ impl Live {
             };
             if objects::is_probe(object) {
                 named.probe = true;
-            } else if is_member(object) {
+                continue;
+            }
+            named.proven |= Probe::read(Some(object)) == Probe::Ready;
+            if is_member(object) {
                 named.ours.push(reference.to_string());
             } else {
                 named.others.push(reference.to_string());
@@ -261,5 +264,27 @@ pub(super) fn foreign(live: &Live, context: &Context, facts: &[Facts]) -> BTreeS
         .filter_map(|object| LiveCftd::read(object, &context.class_name))
         .map(|(trust_domain, _)| trust_domain)
         .filter(|trust_domain| facts.iter().all(|facts| facts.peer != *trust_domain))
+        .collect()
+}
+
+/// What live registrations name already and the repository does not know: people federate with it in
+/// another way, and it stays in the registrations that have it.
+pub(super) fn undeclared(
+    live: &Live,
+    context: &Context,
+    facts: &[Facts],
+) -> BTreeMap<ObjectKey, BTreeSet<TrustDomain>> {
+    let registrations = live.registrations.iter();
+    registrations
+        .filter(|it| it["spec"]["className"] == context.class_name.as_str())
+        .filter(|it| !objects::is_probe(it))
+        .filter_map(|object| {
+            let names = object["spec"]["federatesWith"].as_array()?.iter();
+            let names = names.filter_map(|name| TrustDomain::parse(name.as_str()?).ok());
+            let unknown = names.filter(|name| facts.iter().all(|facts| facts.peer != *name));
+            let unknown: BTreeSet<_> = unknown.collect();
+            let key = ObjectRef::of(object)?.key();
+            (!unknown.is_empty()).then_some((key, unknown))
+        })
         .collect()
 }

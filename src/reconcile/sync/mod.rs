@@ -15,7 +15,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use self::{
-    facts::{Live, foreign},
+    facts::{Live, foreign, undeclared},
     revision::Chosen,
 };
 use super::{desired, report};
@@ -67,6 +67,8 @@ pub struct Identity {
 pub struct PublishReport {
     /// What stands in git by this agent.
     pub published: Option<PublishedStatus>,
+    /// Where the own bundle is read, and why not elsewhere.
+    pub source: Option<String>,
     /// Why nothing newer does.
     pub failure: Option<String>,
 }
@@ -246,6 +248,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         let peers = Peers {
             declared: declared.collect(),
             foreign,
+            undeclared: undeclared(&live, &context, &facts),
         };
         let resolved = desired::overlay(&tree, &declarations, &self.identity.cluster, &peers);
         let complete = !resolved.diagnostics.iter().any(Diagnostic::is_error);

@@ -49,6 +49,9 @@ pub struct ClusterSpec {
     pub spire_version: Option<SpireVersion>,
     /// How long SPIRE's authorities live; without one 24 hours, as SPIRE itself has it.
     pub ca_ttl: Option<Duration>,
+    /// Whether the server publishes its X.509 roots only, by the notifier `k8sbundle`, as the zero trust workload
+    /// identity manager sets it up; else its whole bundle, by the `BundlePublisher`.
+    pub roots_only: bool,
 }
 
 impl ClusterSpec {

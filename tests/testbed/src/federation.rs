@@ -101,6 +101,15 @@ impl Plan {
         self
     }
 
+    /// SPIRE publishes its X.509 roots only, in all clusters.
+    #[must_use]
+    pub fn with_roots_only(mut self) -> Self {
+        for cluster in &mut self.clusters {
+            cluster.roots_only = true;
+        }
+        self
+    }
+
     /// How long SPIRE's authorities live, in all clusters.
     #[must_use]
     pub fn with_ca_ttl(mut self, ca_ttl: Duration) -> Self {
@@ -120,6 +129,7 @@ pub fn cluster_spec(name: &str) -> ClusterSpec {
         spire_namespace: SPIRE_NAMESPACE.to_owned(),
         spire_version: None,
         ca_ttl: None,
+        roots_only: false,
     }
 }
 

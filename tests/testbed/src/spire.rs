@@ -28,6 +28,9 @@ pub use crate::spire_configuration::{BUNDLE_CONFIG_MAP, BUNDLE_KEY};
 
 const START: Duration = Duration::from_mins(1);
 
+/// The key in [`BUNDLE_CONFIG_MAP`] that holds the X.509 roots as PEM, where the server publishes nothing else.
+pub const ROOTS_KEY: &str = "bundle.crt";
+
 /// Where a SPIRE is installed and with what.
 pub(crate) struct Installation {
     pub(crate) spec: ClusterSpec,
@@ -73,6 +76,9 @@ impl Spire {
             "{} is too long for a socket: set TMPDIR to a shorter path",
             socket.display()
         );
+        if installation.spec.roots_only {
+            installation.make_config_map().await?;
+        }
         let mut spire = Self::new(installation)?;
         match spire.start_server().await {
             Err(error) if port::was_taken(&error) => {
@@ -399,10 +405,15 @@ impl Spire {
     async fn until_bundle_is_published(&self) -> anyhow::Result<()> {
         let config_maps: Api<ConfigMap> =
             Api::namespaced(self.installation.client.clone(), self.namespace());
+        let key = if self.installation.spec.roots_only {
+            ROOTS_KEY
+        } else {
+            BUNDLE_KEY
+        };
         wait_until("spire-server to publish its bundle", START, async || {
             let published = config_maps.get(BUNDLE_CONFIG_MAP).await?;
             let data = published.data.unwrap_or_default();
-            Ok(data.contains_key(BUNDLE_KEY).then_some(()))
+            Ok(data.contains_key(key).then_some(()))
         })
         .await
     }
@@ -430,8 +441,47 @@ impl Installation {
         self.directory.join("server.sock")
     }
 
+    /// The notifier writes a `ConfigMap` only if it is there.
+    async fn make_config_map(&self) -> anyhow::Result<()> {
+        let config_maps: Api<ConfigMap> =
+            Api::namespaced(self.client.clone(), &self.spec.spire_namespace);
+        let empty = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": BUNDLE_CONFIG_MAP},
+        });
+        config_maps
+            .patch(BUNDLE_CONFIG_MAP, &field_manager(), &Patch::Apply(&empty))
+            .await
+            .context("cannot make the ConfigMap of the notifier")?;
+        Ok(())
+    }
+
+    /// What makes the server's bundle known in the cluster, as type and configuration of a plugin.
+    fn publication(&self) -> (&str, Value) {
+        let namespace = &self.spec.spire_namespace;
+        if self.spec.roots_only {
+            let notifier = json!([{"k8sbundle": {"plugin_data": {
+                "namespace": namespace,
+                "config_map": BUNDLE_CONFIG_MAP,
+                "config_map_key": ROOTS_KEY,
+                "kube_config_file_path": self.kubeconfig,
+            }}}]);
+            return ("Notifier", notifier);
+        }
+        let publisher = json!([{"k8s_configmap": {"plugin_data": {"clusters": {
+            &self.spec.name: {
+                "format": "spiffe",
+                "namespace": namespace,
+                "configmap_name": BUNDLE_CONFIG_MAP,
+                "configmap_key": BUNDLE_KEY,
+                "kubeconfig_path": self.kubeconfig,
+            },
+        }}}}]);
+        ("BundlePublisher", publisher)
+    }
+
     /// JSON, as every distribution writes it.
     fn server_configuration(&self, ports: Ports) -> Value {
+        let (publication, plugin) = self.publication();
         let mut server = spire_configuration::server(&self.spec);
         server["bind_address"] = json!("127.0.0.1");
         server["bind_port"] = json!(ports.server.to_string());
@@ -447,15 +497,7 @@ impl Installation {
                 }}}],
                 "NodeAttestor": [{"join_token": {"plugin_data": {}}}],
                 "KeyManager": [{"disk": {"plugin_data": {"keys_path": self.directory.join("keys.json")}}}],
-                "BundlePublisher": [{"k8s_configmap": {"plugin_data": {"clusters": {
-                    &self.spec.name: {
-                        "format": "spiffe",
-                        "namespace": self.spec.spire_namespace,
-                        "configmap_name": BUNDLE_CONFIG_MAP,
-                        "configmap_key": BUNDLE_KEY,
-                        "kubeconfig_path": self.kubeconfig,
-                    },
-                }}}}],
+                publication: plugin,
             },
         })
     }

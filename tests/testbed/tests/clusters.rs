@@ -28,6 +28,7 @@ fn spec(name: &str) -> ClusterSpec {
         spire_namespace: "zero-trust-workload-identity-manager".to_owned(),
         spire_version: None,
         ca_ttl: None,
+        roots_only: false,
     }
 }
 

@@ -1,0 +1,174 @@
+//! Reading a cluster: what its agent reports, and the SPIRE that is installed in it.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    cluster::{
+        Cluster as _, KubeCluster, installation,
+        secret::{SecretKey as _, SecretValue},
+        types::{self, GitSyncStatus},
+    },
+    federation::{
+        installation::{Candidate, Found, Installation, Objects, candidates, configuration, read},
+        objects::{CFTD, CLUSTER_SPIFFE_ID, CLUSTER_STATIC_ENTRY, SPIRE_API_VERSION},
+    },
+    model::{
+        declaration::Signer,
+        manifest::{Gvk, ObjectRef},
+        trust_domain::{ClusterName, TrustDomain},
+    },
+};
+
+/// Where `deploy/` has the agent keep its key, and its public half beside it.
+const SECRET: (&str, &str, &str) = ("trustweave-system", "trustweave-signing", "id_ed25519.pub");
+
+/// The definition of the zero trust workload identity manager's kind.
+const SPIRE_SERVER_DEFINITION: &str = "spireservers.operator.openshift.io";
+
+/// What is known of a cluster; what is not is empty.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) cluster: Option<Found<ClusterName>>,
+    pub(super) trust_domain: Option<Found<TrustDomain>>,
+    pub(super) signer: Option<Found<String>>,
+    pub(super) installation: Option<Installation>,
+    /// What can't be known, and what is odd.
+    pub(super) notes: Vec<String>,
+}
+
+/// Reads everything that a cluster tells. Where several SPIRE servers run, `namespace` says which.
+pub(super) async fn known(
+    cluster: &KubeCluster,
+    namespace: Option<&str>,
+) -> Result<Known, crate::cluster::Error> {
+    let mut known = reported(cluster).await?;
+    let mut objects = objects(cluster).await;
+    let mut found = candidates(&objects.stateful_sets);
+    found.retain(|it| namespace.is_none_or(|wanted| it.namespace == wanted));
+    let [candidate] = found.as_slice() else {
+        known.notes.append(&mut objects.unread);
+        known.notes.push(which(&found, namespace));
+        return Ok(known);
+    };
+    objects.config_maps = config_maps(cluster, candidate, &mut objects).await;
+    let mut installation = read(&objects, candidate);
+    known.notes.append(&mut installation.notes);
+    if known.trust_domain.is_none() {
+        known.trust_domain.clone_from(&installation.trust_domain);
+    }
+    if known.cluster.is_none()
+        && let Some(found) = &installation.cluster_name
+        && let Ok(name) = ClusterName::parse(&found.value)
+    {
+        known.cluster = Some(Found::new(name, format!("clusterName in {}", found.place)));
+    }
+    known.installation = Some(installation);
+    Ok(known)
+}
+
+/// What there is instead of one server.
+fn which(found: &[Candidate], namespace: Option<&str>) -> String {
+    let place = namespace.map_or_else(String::new, |namespace| format!(" in {namespace}"));
+    if found.is_empty() {
+        return format!(
+            "no SPIRE server was found{place}: no StatefulSet has a container with the image or the name \
+             spire-server"
+        );
+    }
+    let found = found.iter();
+    let names: Vec<_> = found
+        .map(|it| format!("{}/{}", it.namespace, it.stateful_set))
+        .collect();
+    format!(
+        "several SPIRE servers were found{place} ({}): say which with --namespace",
+        names.join(", ")
+    )
+}
+
+/// What the cluster's agent reports, if one runs or ran there.
+async fn reported(cluster: &KubeCluster) -> Result<Known, crate::cluster::Error> {
+    let git_sync = match cluster.get(&types::git_sync_reference()).await {
+        Err(crate::cluster::Error::UnknownKind(_)) => None,
+        found => found?,
+    };
+    let status = git_sync.and_then(|mut object| object.get_mut("status").map(std::mem::take));
+    let status: GitSyncStatus = status
+        .and_then(|status| serde_json::from_value(status).ok())
+        .unwrap_or_default();
+    let place = "the status of the GitSync";
+    let signer = match status.signer {
+        Some(signer) => Some(Found::new(signer, place)),
+        None => kept(cluster).await,
+    };
+    let parsed = (
+        ClusterName::parse(&status.cluster).ok(),
+        TrustDomain::parse(&status.trust_domain).ok(),
+    );
+    Ok(Known {
+        cluster: parsed.0.map(|name| Found::new(name, place)),
+        trust_domain: parsed.1.map(|name| Found::new(name, place)),
+        signer,
+        ..Known::default()
+    })
+}
+
+/// The public half that the agent put beside its key, if there is one that may be read.
+async fn kept(cluster: &KubeCluster) -> Option<Found<String>> {
+    let (namespace, name, key) = SECRET;
+    let secret = cluster.secret_key(Some(namespace), name, key);
+    let SecretValue::Bytes(line) = secret.read().await.ok()? else {
+        return None;
+    };
+    let signer = Signer::parse(std::str::from_utf8(&line).ok()?).ok()?;
+    Some(Found::new(
+        signer.into(),
+        format!("Secret {namespace}/{name}"),
+    ))
+}
+
+async fn objects(cluster: &KubeCluster) -> Objects {
+    let mut unread = Vec::new();
+    let mut all = async |api_version: &str, kind: &str| {
+        installation::all(cluster, api_version, kind, &mut unread).await
+    };
+    let mut registrations = all(SPIRE_API_VERSION, CLUSTER_SPIFFE_ID).await;
+    registrations.extend(all(SPIRE_API_VERSION, CLUSTER_STATIC_ENTRY).await);
+    let mut tls_routes = all("gateway.networking.k8s.io/v1", "TLSRoute").await;
+    if tls_routes.is_empty() {
+        tls_routes = all("gateway.networking.k8s.io/v1alpha2", "TLSRoute").await;
+    }
+    let mut objects = Objects {
+        stateful_sets: all("apps/v1", "StatefulSet").await,
+        deployments: all("apps/v1", "Deployment").await,
+        services: all("v1", "Service").await,
+        routes: all("route.openshift.io/v1", "Route").await,
+        ingresses: all("networking.k8s.io/v1", "Ingress").await,
+        relationships: all(SPIRE_API_VERSION, CFTD).await,
+        registrations,
+        tls_routes,
+        ..Objects::default()
+    };
+    let definition = ObjectRef {
+        gvk: Gvk::new("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
+        namespace: None,
+        name: SPIRE_SERVER_DEFINITION.to_owned(),
+    };
+    objects.spire_server_definition = installation::one(cluster, &definition, &mut unread).await;
+    objects.unread = unread;
+    objects
+}
+
+/// The `ConfigMap`s that may hold a configuration, and the one that all distributions keep roots in.
+async fn config_maps(
+    cluster: &KubeCluster,
+    candidate: &Candidate,
+    objects: &mut Objects,
+) -> Vec<serde_json::Value> {
+    let managers = configuration::managers(&objects.deployments, &candidate.namespace);
+    let names = candidate.config_maps.iter().cloned().chain(managers);
+    let names: BTreeSet<_> = names
+        .chain(["spire-bundle".to_owned()])
+        .map(|name| (candidate.namespace.clone(), name))
+        .collect();
+    installation::config_maps(cluster, &names, &mut objects.unread).await
+}
