@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use trustweave_testbed::binaries::Binaries;
 use trustweave_testbed::federation::cluster_spec;
 use trustweave_testbed::image::{Architecture, Image, Tree, with_program};
-use trustweave_testbed::nodes::spire::{self, SOCKETS};
+use trustweave_testbed::nodes::spire::{self, CSI_DRIVER};
 use trustweave_testbed::nodes::{NodeCluster, NodeSpec, Nodes};
 use trustweave_testbed::{SpireVersion, wait_until};
 
@@ -83,7 +83,7 @@ async fn prepare(cluster: &NodeCluster) {
                         "args": ["-c", "exec sleep infinity"],
                         "volumeMounts": [{"name": "spire", "mountPath": "/spire", "readOnly": true}],
                     }],
-                    "volumes": [{"name": "spire", "hostPath": {"path": SOCKETS, "type": "Directory"}}],
+                    "volumes": [{"name": "spire", "csi": {"driver": CSI_DRIVER, "readOnly": true}}],
                 },
             },
         },

@@ -100,7 +100,10 @@ impl Wrapper {
                 start.elapsed().as_secs()
             ));
         }
-        if let Some((source, directory)) = self.files {
+        // Whoever held the lock may have kept them.
+        if let Some((source, directory)) = self.files
+            && !output.join(FILES).is_dir()
+        {
             keep_files(&module, source, directory, &output.join(FILES))?;
         }
         Ok(output)

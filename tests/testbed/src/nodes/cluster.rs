@@ -208,12 +208,13 @@ impl BareCluster {
             ADMIN_TOKEN,
         )
         .await?;
-        let rest = (
+        let rest = [
             programs.controllers(),
             programs.scheduler(),
+            programs.csi_driver(),
             programs.kubelet()?,
             programs.proxy()?,
-        );
+        ];
         let bare = Self {
             node,
             access,
@@ -225,10 +226,9 @@ impl BareCluster {
         bare.components
             .until("kube-apiserver", START, || bare.access.is_ready())
             .await?;
-        bare.components.add(rest.0).await?;
-        bare.components.add(rest.1).await?;
-        bare.components.add(rest.2).await?;
-        bare.components.add(rest.3).await?;
+        for program in rest {
+            bare.components.add(program).await?;
+        }
         bare.until_node_is_ready().await?;
         Ok(bare)
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::images::PAUSE;
 use super::node::Node;
+use super::spire::SOCKETS;
 use crate::access::{kubeconfig, write};
 use crate::binaries::{Binaries, NodeBinaries};
 use crate::credentials::{ApiServerCredentials, CertificateFiles, ClusterAuthority};
@@ -244,6 +245,13 @@ impl<'a> Programs<'a> {
         let arguments = arguments![flag("--config=", &path)];
         let program = self.node_binaries.kube_proxy();
         Ok(self.node.program("kube-proxy", &program, arguments, &[]))
+    }
+
+    /// What pods that mount the Workload API get it from.
+    pub(super) fn csi_driver(&self) -> Program {
+        let arguments = arguments!["-node", &self.node.name, "-sockets", SOCKETS];
+        let program = self.node_binaries.csi_driver();
+        self.node.program("csi-driver", &program, arguments, &[])
     }
 
     fn kubelet_configuration(&self) -> Value {

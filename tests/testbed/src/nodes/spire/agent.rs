@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{AGENT, NodeSpec, SERVER, SOCKETS};
+use super::{AGENT, CSI_DRIVER, NodeSpec, SERVER, SOCKETS};
 use crate::SpireVersion;
 use crate::nodes::images::spire_image;
 use crate::spire_configuration::BUNDLE_CONFIG_MAP;
@@ -18,6 +18,18 @@ pub(super) fn objects(spec: &NodeSpec, version: SpireVersion) -> Vec<Value> {
     let labels = json!({"app.kubernetes.io/name": AGENT, "app.kubernetes.io/instance": "spire"});
     let metadata = json!({"name": AGENT, "namespace": namespace, "labels": labels});
     vec![
+        // How pods mount the socket; the driver itself is a program of the node.
+        json!({
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "CSIDriver",
+            "metadata": {"name": CSI_DRIVER},
+            "spec": {
+                "attachRequired": false,
+                "podInfoOnMount": true,
+                "fsGroupPolicy": "None",
+                "volumeLifecycleModes": ["Ephemeral"],
+            },
+        }),
         json!({
             "apiVersion": "v1",
             "kind": "ConfigMap",

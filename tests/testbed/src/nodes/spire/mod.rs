@@ -33,7 +33,10 @@ pub const CONTROLLER_MANAGER_CONTAINER: &str = "spire-controller-manager";
 /// The `DaemonSet`, `ConfigMap` and `ServiceAccount` of the agent.
 pub const AGENT: &str = "spire-agent";
 
-/// The directory of the node with the Workload API's socket, `spire-agent.sock`: pods mount it as a hostPath.
+/// The driver of volumes (`csi: {driver, readOnly: true}`) with the Workload API's socket, `spire-agent.sock`.
+pub const CSI_DRIVER: &str = "csi.spiffe.io";
+
+/// The directory of the node with the same socket, for pods that mount a hostPath.
 pub const SOCKETS: &str = "/run/spire/agent-sockets";
 
 /// The SPIRE of one trust domain.
