@@ -21,11 +21,16 @@ image: ## Build container images of static programs, with bills of materials: ta
 		--package trustweave --package trustweave-example-workloads
 	$(CARGO) run --quiet --locked -p trustweave-packaging --bin image -- target/image target/$(TARGET)/release
 
-# Both programs in one build, so that what they share is compiled once.
 .PHONY: demo
-demo: ## Federate two clusters on this machine; ONCE=1 ends after its checks
-	$(CARGO) build --release --locked --workspace --bins
+ifeq ($(LEVEL),1)
+demo:
+	$(CARGO) build --release --locked --bins --package trustweave --package trustweave-testbed
 	target/release/demo --trustweave target/release/trustweave $(if $(ONCE),--once)
+else
+demo: image ## Federate two clusters on this machine, as root; LEVEL=1: without nodes, without root; ONCE=1 ends after its checks
+	$(CARGO) run --quiet --locked -p trustweave-testbed --bin demo -- --trustweave target/$(TARGET)/release/trustweave \
+		--workloads target/$(TARGET)/release/example-workloads $(if $(ONCE),--once)
+endif
 
 .PHONY: testbed
 testbed: ## Build Kubernetes and SPIRE for the tests, once: twenty minutes

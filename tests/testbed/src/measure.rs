@@ -9,7 +9,71 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::federation::{CLUSTERS, Federation, PATIENCE, peer_of, trust_domain};
+use crate::git::GitRemote;
+use crate::nodes;
+use crate::server_commands::ServerCommands;
 use crate::wait_until;
+
+/// The example's two clusters, wherever their agents run.
+pub trait Measured {
+    /// The git server.
+    fn git(&self) -> &GitRemote;
+
+    /// The SPIRE server of a cluster.
+    fn server(&self, cluster: &str) -> anyhow::Result<&ServerCommands>;
+
+    /// Runs kubectl in a cluster with all rights, and returns its stdout.
+    fn kubectl(
+        &self,
+        cluster: &str,
+        arguments: &[&str],
+    ) -> impl Future<Output = anyhow::Result<String>>;
+
+    /// The status of an object of the agent's kinds.
+    fn status(
+        &self,
+        cluster: &str,
+        kind: &str,
+        name: &str,
+    ) -> impl Future<Output = anyhow::Result<Value>> {
+        async move {
+            let get = ["get", kind, name, "--output=json"];
+            let object: Value = serde_json::from_str(&self.kubectl(cluster, &get).await?)?;
+            Ok(object["status"].clone())
+        }
+    }
+
+    /// Waits until what a cluster knows of the other satisfies.
+    fn until_peer(
+        &self,
+        cluster: &str,
+        what: &str,
+        satisfies: impl Fn(&Value) -> bool,
+    ) -> impl Future<Output = anyhow::Result<()>> {
+        async move {
+            let peer = trust_domain(peer_of(cluster));
+            let what = format!("{what}, in {cluster} about {peer}");
+            wait_until(&what, PATIENCE, async || {
+                let status = self.status(cluster, "trustpeer", &peer).await?;
+                ensure!(satisfies(&status), "its status is {status:#}");
+                Ok(Some(()))
+            })
+            .await
+        }
+    }
+
+    /// Waits until a commit of main is what a cluster goes by.
+    fn in_force(&self, cluster: &str, commit: &str) -> impl Future<Output = anyhow::Result<()>> {
+        async move {
+            let what = format!("{commit} to be in force in {cluster}");
+            wait_until(&what, PATIENCE, async || {
+                let status = self.status(cluster, "gitsync", "trustweave").await?;
+                Ok((status["revision"] == commit).then_some(()))
+            })
+            .await
+        }
+    }
+}
 
 /// The keys of a bundle document in a comparable form.
 fn keys(bundle: &Value) -> Vec<String> {
@@ -24,30 +88,20 @@ fn keys(bundle: &Value) -> Vec<String> {
 }
 
 /// Waits until a cluster's SPIRE holds exactly the keys that the peer's SPIRE has now.
-pub async fn same_keys(federation: &Federation, cluster: &str, peer: &str) -> anyhow::Result<()> {
-    let (cluster, peer) = (
-        federation.testbed.cluster(cluster)?,
-        federation.testbed.cluster(peer)?,
-    );
-    let expected = keys(&peer.spire.own_bundle().await?);
-    let what = format!(
-        "SPIRE of {} to hold the keys of {}",
-        cluster.name(),
-        peer.name()
-    );
+pub async fn same_keys(measured: &impl Measured, cluster: &str, peer: &str) -> anyhow::Result<()> {
+    let expected = keys(&measured.server(peer)?.own_bundle().await?);
+    let what = format!("SPIRE of {cluster} to hold the keys of {peer}");
+    let server = measured.server(cluster)?;
     wait_until(&what, PATIENCE, async || {
-        let held = cluster
-            .spire
-            .federated_bundle(peer.spire.trust_domain())
-            .await?;
+        let held = server.federated_bundle(&trust_domain(peer)).await?;
         Ok(held.filter(|held| keys(held) == expected).map(drop))
     })
     .await
 }
 
 /// A commit to main until the object that it adds is in cluster-1.
-pub async fn commit_to_applied(federation: &Federation) -> anyhow::Result<Duration> {
-    let git = &federation.testbed.git;
+pub async fn commit_to_applied(measured: &impl Measured) -> anyhow::Result<Duration> {
+    let git = measured.git();
     let overlay = "clusters/cluster-1/kustomization.yaml";
     let before = git.show("main", overlay).await?;
     let name = format!("note-{}", git.log("main").await?.len());
@@ -64,7 +118,6 @@ pub async fn commit_to_applied(federation: &Federation) -> anyhow::Result<Durati
     let files = [(overlay, after.as_str()), (path.as_str(), account.as_str())];
     git.commit("main", &files, "Add a service account to cluster-1")
         .await?;
-    let cluster = federation.testbed.cluster(CLUSTERS[0])?;
     let get = [
         "get",
         "serviceaccount",
@@ -72,18 +125,22 @@ pub async fn commit_to_applied(federation: &Federation) -> anyhow::Result<Durati
         "--namespace=federation-demo",
     ];
     wait_until("the commit to be applied", PATIENCE, async || {
-        Ok(cluster.kubectl(&get).await.is_ok().then_some(()))
+        Ok(measured
+            .kubectl(CLUSTERS[0], &get)
+            .await
+            .is_ok()
+            .then_some(()))
     })
     .await?;
     Ok(begun.elapsed())
 }
 
 /// A rotation in the SPIRE of cluster-2: until its commit is in git, and until the SPIRE of cluster-1 holds the key.
-pub async fn rotation(federation: &Federation) -> anyhow::Result<(Duration, Duration)> {
+pub async fn rotation(measured: &impl Measured) -> anyhow::Result<(Duration, Duration)> {
     let branch = format!("trustweave/{}", trust_domain(CLUSTERS[1]));
-    let git = &federation.testbed.git;
+    let git = measured.git();
     let commits = git.log(&branch).await?.len();
-    let spire = &federation.testbed.cluster(CLUSTERS[1])?.spire;
+    let spire = measured.server(CLUSTERS[1])?;
     spire.rotate_x509().await?;
     let begun = Instant::now();
     let published = async {
@@ -94,7 +151,7 @@ pub async fn rotation(federation: &Federation) -> anyhow::Result<(Duration, Dura
         anyhow::Ok(begun.elapsed())
     };
     let delivered = async {
-        same_keys(federation, CLUSTERS[0], CLUSTERS[1]).await?;
+        same_keys(measured, CLUSTERS[0], CLUSTERS[1]).await?;
         anyhow::Ok(begun.elapsed())
     };
     let times = tokio::try_join!(published, delivered)?;
@@ -104,11 +161,11 @@ pub async fn rotation(federation: &Federation) -> anyhow::Result<(Duration, Dura
 }
 
 /// The same without an agent in cluster-1: until SPIRE's own poll has brought the key.
-pub async fn polling(federation: &Federation) -> anyhow::Result<Duration> {
-    let spire = &federation.testbed.cluster(CLUSTERS[1])?.spire;
+pub async fn polling(measured: &impl Measured) -> anyhow::Result<Duration> {
+    let spire = measured.server(CLUSTERS[1])?;
     spire.rotate_x509().await?;
     let begun = Instant::now();
-    same_keys(federation, CLUSTERS[0], CLUSTERS[1]).await?;
+    same_keys(measured, CLUSTERS[0], CLUSTERS[1]).await?;
     Ok(begun.elapsed())
 }
 
@@ -117,18 +174,9 @@ pub async fn writes_of_a_pass_with_nothing_to_do(federation: &Federation) -> any
     let metric = "trustweave_writes_total";
     let before = federation.metric(CLUSTERS[0], metric).await?;
     let files = [("docs/note.md", "nothing that a cluster applies\n")];
-    let commit = federation
-        .testbed
-        .git
-        .commit("main", &files, "Add a note")
-        .await?;
-    wait_until("the note to be in force", PATIENCE, async || {
-        let status = federation
-            .status(CLUSTERS[0], "gitsync", "trustweave")
-            .await?;
-        Ok((status["revision"] == commit.as_str()).then_some(()))
-    })
-    .await?;
+    let git = &federation.testbed.git;
+    let commit = git.commit("main", &files, "Add a note").await?;
+    federation.in_force(CLUSTERS[0], &commit).await?;
     let after = federation.metric(CLUSTERS[0], metric).await?;
     #[expect(
         clippy::cast_possible_truncation,
@@ -139,24 +187,48 @@ pub async fn writes_of_a_pass_with_nothing_to_do(federation: &Federation) -> any
 }
 
 /// Waits until a workload of each cluster holds exactly what the other's agent published last.
-pub async fn confirmed(federation: &Federation) -> anyhow::Result<()> {
+pub async fn confirmed(measured: &impl Measured) -> anyhow::Result<()> {
     for cluster in CLUSTERS {
-        let peer = federation
-            .status(peer_of(cluster), "gitsync", "trustweave")
-            .await?;
-        let published = &peer["published"];
+        let peer = measured.status(peer_of(cluster), "gitsync", "trustweave");
+        let published = peer.await?["published"].take();
         let version = format!("{}.{}", published["epoch"], published["serial"]);
-        federation
-            .peer_until(cluster, peer_of(cluster), "Confirmed", |status| {
-                let conditions = status["conditions"].as_array().into_iter().flatten();
-                status["version"] == version.as_str()
-                    && conditions
-                        .filter(|condition| condition["type"] == "Confirmed")
-                        .any(|condition| condition["status"] == "True")
-            })
-            .await?;
+        let confirmed = |status: &Value| {
+            let conditions = status["conditions"].as_array().into_iter().flatten();
+            let mut conditions = conditions.filter(|condition| condition["type"] == "Confirmed");
+            status["version"] == version.as_str()
+                && conditions.any(|condition| condition["status"] == "True")
+        };
+        measured.until_peer(cluster, "Confirmed", confirmed).await?;
     }
     Ok(())
+}
+
+impl Measured for Federation {
+    fn git(&self) -> &GitRemote {
+        &self.testbed.git
+    }
+
+    fn server(&self, cluster: &str) -> anyhow::Result<&ServerCommands> {
+        Ok(&self.testbed.cluster(cluster)?.spire)
+    }
+
+    async fn kubectl(&self, cluster: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        self.testbed.cluster(cluster)?.kubectl(arguments).await
+    }
+}
+
+impl Measured for nodes::federation::Federation {
+    fn git(&self) -> &GitRemote {
+        &self.nodes.git
+    }
+
+    fn server(&self, cluster: &str) -> anyhow::Result<&ServerCommands> {
+        Ok(&self.nodes.cluster(cluster)?.spire)
+    }
+
+    async fn kubectl(&self, cluster: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        self.nodes.cluster(cluster)?.kubectl(arguments).await
+    }
 }
 
 /// Resident memory of a process in KiB.

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use trustweave_packaging::product::{EXAMPLE_WORKLOADS, Product, TRUSTWEAVE};
 
-use super::{NodeCluster, NodeSpec, Nodes};
+use super::{NodeCluster, NodeSpec, Nodes, rollout};
 use crate::access::write;
 use crate::credentials::{SshKey, ssh_key};
 use crate::federation::{CLUSTERS, PATIENCE, cluster_spec, trust_domain};
@@ -33,6 +33,8 @@ pub struct Plan {
     pub topology: Value,
     /// How often an agent lists the remote's references.
     pub poll: Duration,
+    /// What is installed besides the base of `deploy/`, as directories in it.
+    pub parts: Vec<&'static str>,
 }
 
 impl Plan {
@@ -47,6 +49,7 @@ impl Plan {
                 .into(),
             topology: json!({"edges": [{"between": CLUSTERS.map(trust_domain)}]}),
             poll: Duration::from_secs(1),
+            parts: vec!["bundle-source"],
         }
     }
 }
@@ -60,8 +63,8 @@ pub struct Federation {
 }
 
 impl Federation {
-    /// Starts the clusters, commits the repository, and installs the agents; returns when their pods are ready.
-    pub async fn start(plan: Plan, progress: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
+    /// Starts the clusters and commits the repository. The agents are not installed yet.
+    pub async fn prepare(plan: Plan, progress: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
         let nodes = Nodes::start(&plan.clusters, progress).await?;
         let workloads = plan.workloads.iter().map(|path| (EXAMPLE_WORKLOADS, path));
         for (product, program) in std::iter::once((TRUSTWEAVE, &plan.trustweave)).chain(workloads) {
@@ -87,9 +90,31 @@ impl Federation {
             &federation.declared(),
         )
         .await?;
-        let clusters = federation.nodes.clusters().iter();
-        futures::future::try_join_all(clusters.map(|cluster| federation.install(cluster))).await?;
         Ok(federation)
+    }
+
+    /// Prepares, and installs all agents; returns when their pods are ready.
+    pub async fn start(plan: Plan, progress: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
+        let federation = Self::prepare(plan, progress).await?;
+        federation.install().await?;
+        Ok(federation)
+    }
+
+    /// Installs all agents, and returns when their pods are ready: how long the first pod of the slowest cluster took
+    /// from being created.
+    pub async fn install(&self) -> anyhow::Result<Duration> {
+        let clusters = self.nodes.clusters().iter();
+        let installed = clusters.map(async |cluster| {
+            let label = "app.kubernetes.io/name=trustweave";
+            let first_ready = rollout::first_ready(cluster, NAMESPACE, label);
+            anyhow::Ok(tokio::try_join!(first_ready, self.install_in(cluster))?.0)
+        });
+        let times = futures::future::try_join_all(installed).await?;
+        times.into_iter().max().context("there are no clusters")
+    }
+
+    pub(super) fn project(&self) -> &Path {
+        &self.plan.project
     }
 
     /// The declaration of a cluster's trust domain, to be changed and committed to
@@ -112,7 +137,7 @@ impl Federation {
     }
 
     /// `kubectl apply -k` of a kustomization on top of `deploy/`, next to a copy of it.
-    async fn install(&self, cluster: &NodeCluster) -> anyhow::Result<()> {
+    async fn install_in(&self, cluster: &NodeCluster) -> anyhow::Result<()> {
         let directory = agent_directory(&self.nodes, cluster.name());
         copy_directory(&self.plan.project.join("deploy"), &directory.join("deploy"))?;
         let configuration = json!({
@@ -132,10 +157,12 @@ impl Federation {
             &directory.join("config.yaml"),
             &format!("{configuration:#}\n"),
         )?;
+        let mut resources = vec!["deploy".to_owned(), "deploy/overlay-rights.yaml".to_owned()];
+        resources.extend(self.plan.parts.iter().map(|part| format!("deploy/{part}")));
         let kustomization = json!({
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
-            "resources": ["deploy", "deploy/bundle-source", "deploy/overlay-rights.yaml"],
+            "resources": resources,
             "generatorOptions": {"disableNameSuffixHash": true},
             "configMapGenerator": [{
                 "name": "trustweave", "namespace": NAMESPACE, "files": ["config.yaml"],

@@ -28,7 +28,9 @@ mod node;
 mod plan;
 mod programs;
 mod requirements;
+mod rollout;
 pub mod spire;
+pub mod workloads;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,15 +1,9 @@
-//! The demonstration: two real clusters federate through git before your eyes, and you may try things afterwards.
+//! Level 1: control planes without nodes, the agents as processes. No root is needed, and a cluster's start is quick.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "what the demonstration prints is what it is for"
-)]
-
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use trustweave_testbed::federation::{CLUSTERS, Federation, PATIENCE, Plan, peer_of, trust_domain};
 use trustweave_testbed::measure::{
     commit_to_applied, confirmed, polling, resident, rotation, same_keys,
@@ -17,93 +11,11 @@ use trustweave_testbed::measure::{
 };
 use trustweave_testbed::{Cluster, wait_until};
 
-const USAGE: &str = "usage: demo --trustweave FILE [--project DIR] [--once]
+use super::Arguments;
+use super::figures::{Figures, headline, mebibytes, print_indented, seconds};
 
-Starts two Kubernetes control planes with SPIRE, a git server and an agent in each cluster; federates
-them by commits alone, rotates a key, and shows what happened when. Stays up until Ctrl-C, unless --once.";
-
-#[derive(Debug)]
-struct Arguments {
-    trustweave: PathBuf,
-    project: PathBuf,
-    once: bool,
-}
-
-fn arguments() -> anyhow::Result<Arguments> {
-    let (mut trustweave, mut project, mut once) = (None, PathBuf::from("."), false);
-    let mut given = std::env::args_os().skip(1);
-    while let Some(argument) = given.next() {
-        match argument.to_str() {
-            Some("--once") => once = true,
-            Some("--trustweave") => trustweave = given.next().map(PathBuf::from),
-            Some("--project") => project = given.next().map(PathBuf::from).context(USAGE)?,
-            _ => bail!(USAGE),
-        }
-    }
-    let absolute = |path: PathBuf| {
-        path.canonicalize()
-            .with_context(|| format!("find `{}`", path.display()))
-    };
-    Ok(Arguments {
-        trustweave: absolute(trustweave.context(USAGE)?)?,
-        project: absolute(project)?,
-        once,
-    })
-}
-
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> ExitCode {
-    let result = match arguments() {
-        Ok(arguments) => tokio::select! {
-            result = run(arguments) => result,
-            result = tokio::signal::ctrl_c() => result.context("listen to Ctrl-C").map(|()| {
-                println!("\nstopped; everything that was started is gone");
-            }),
-        },
-        Err(error) => Err(error),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("\nthe demonstration failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn headline(text: &str) {
-    println!("\n== {text}");
-}
-
-fn seconds(duration: Duration) -> String {
-    format!("{:.2} s", duration.as_secs_f32())
-}
-
-/// Measured times and other figures, told at once and again in the end.
-#[derive(Default)]
-struct Figures(Vec<(&'static str, String)>);
-
-impl Figures {
-    fn add(&mut self, what: &'static str, value: String) {
-        println!("   {what}: {value}");
-        self.0.push((what, value));
-    }
-
-    fn time(&mut self, what: &'static str, time: Duration) {
-        self.add(what, seconds(time));
-    }
-
-    fn print(&self) {
-        let width = self.0.iter().map(|(what, _)| what.len()).max();
-        let width = width.unwrap_or_default();
-        for (what, value) in &self.0 {
-            println!("   {what:width$}  {value}");
-        }
-    }
-}
-
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let mut plan = Plan::new(arguments.trustweave, arguments.project);
+pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let mut plan = Plan::new(arguments.trustweave()?, &arguments.project);
     (plan.endpoints, plan.workloads) = (true, true);
     headline("two clusters, SPIRE in each, one git server");
     let begun = Instant::now();
@@ -186,15 +98,9 @@ async fn deeds(federation: &mut Federation, figures: &mut Figures) -> anyhow::Re
         (CLUSTERS[1], "memory of the agent of cluster-2 (RSS)"),
     ] {
         let kibibytes = resident(federation.agent(name)?.id())?;
-        figures.add(what, format!("{:.1} MiB", f64::from(kibibytes) / 1024.0));
+        figures.add(what, mebibytes(kibibytes));
     }
     Ok(())
-}
-
-fn print_indented(text: &str) {
-    for line in text.lines() {
-        println!("   {line}");
-    }
 }
 
 async fn who_trusts_whom(federation: &Federation, took: Duration) -> anyhow::Result<()> {
