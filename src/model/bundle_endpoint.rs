@@ -1,6 +1,6 @@
 //! Where a trust domain's bundle is served, and what the agent keeps of that.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
@@ -8,7 +8,7 @@ use serde::{
     de::{self, value::MapAccessDeserializer},
 };
 
-use url::Url;
+use url::{Host, Url};
 
 use super::trust_domain::{SpiffeId, TrustDomain};
 
@@ -150,8 +150,7 @@ impl ServedEndpoint {
         let Some((host, port)) = self.host_and_port().filter(|_| by_name) else {
             return found;
         };
-        let bare = host.trim_matches(['[', ']']);
-        if bare.parse::<IpAddr>().is_ok() {
+        if !matches!(Host::parse(&host), Ok(Host::Domain(_))) {
             wrong(
                 "url",
                 format!(
