@@ -72,8 +72,8 @@ pub const GIT_SYNC_NAME: &str = "trustweave";
 )]
 #[serde(rename_all = "camelCase")]
 pub struct GitSyncSpec {
-    /// While true, nothing of the overlay is applied or pruned. Publishing and the delivery of
-    /// peers' bundles go on.
+    /// While true, nothing of the overlay is applied or pruned, and the SPIRE server is left as it
+    /// is. Publishing and the delivery of peers' bundles go on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
     /// The commit to go on from, when the reviewed branch no longer descends from the commit in

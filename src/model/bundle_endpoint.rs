@@ -1,6 +1,6 @@
 //! Where a trust domain's bundle is served, and what the agent keeps of that.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
@@ -8,7 +8,7 @@ use serde::{
     de::{self, value::MapAccessDeserializer},
 };
 
-use url::Url;
+use url::{Host, Url};
 
 use super::trust_domain::{SpiffeId, TrustDomain};
 
@@ -22,6 +22,10 @@ pub enum BundleEndpoint {
 }
 
 /// A SPIFFE bundle endpoint (SPIFFE Federation, section 5).
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a field of its own in the declaration"
+)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServedEndpoint {
@@ -146,8 +150,7 @@ impl ServedEndpoint {
         let Some((host, port)) = self.host_and_port().filter(|_| by_name) else {
             return found;
         };
-        let bare = host.trim_matches(['[', ']']);
-        if bare.parse::<IpAddr>().is_ok() {
+        if !matches!(Host::parse(&host), Ok(Host::Domain(_))) {
             wrong(
                 "url",
                 format!(
@@ -241,7 +244,7 @@ pub struct IngressOptions {
 pub enum IngressController {
     /// ingress-nginx, started with `--enable-ssl-passthrough`.
     Nginx,
-    /// HAProxy's own, and haproxy-ingress.
+    /// `HAProxy`'s own, and haproxy-ingress.
     Haproxy,
     /// `OpenShift`'s router.
     Openshift,

@@ -184,7 +184,10 @@ impl From<&server::Memory> for ServerStatus {
         };
         if let Some(installation) = &memory.installation {
             let server = installation.server.clone();
-            status.distribution = installation.distribution.as_str().to_owned();
+            installation
+                .distribution
+                .as_str()
+                .clone_into(&mut status.distribution);
             status.namespace.clone_from(&installation.namespace);
             status.stateful_set = server.stateful_set;
             status.container = server.container;

@@ -2,6 +2,10 @@
 //! it back as it was.
 
 use serde_json::{Value, json};
+use trustweave::{
+    cluster::{Cluster as _, Conflicts, KubeCluster, Mode},
+    model::manifest::ObjectRef,
+};
 use trustweave_testbed::{
     Cluster, DataVolume, Distribution, Installed, ServerObjects,
     federation::{Federation, SPIRE_NAMESPACE},
@@ -128,6 +132,12 @@ async fn from_nothing_the_bundle_is_served_and_polled_and_everything_comes_back(
     told(&federation, CONFIGURED, "InForce").await;
     let ports = template(cluster).await["spec"]["containers"][0]["ports"].to_string();
     assert!(ports.contains("9444") && !ports.contains("8443"), "{ports}");
+    let service = get(cluster, "service", NAME).await;
+    let ports = service["spec"]["ports"].as_array().unwrap();
+    assert!(ports.len() == 1 && ports[0]["port"] == 9444, "{ports:?}");
+    let status = federation.status(ONE, "gitsync", "trustweave").await;
+    let reverts = status.unwrap()["server"]["reverts"].clone();
+    assert_eq!(reverts, Value::Null);
 
     let mut dismissed = endpoint;
     dismissed["manage"] = json!(false);
@@ -260,6 +270,38 @@ async fn a_hand_edit_of_each_piece_is_put_back_and_a_second_one_ends_it() {
             .unwrap();
     }
     told(&federation, EXPOSED, "NoAddress").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_written_over_what_somebody_else_wrote_meanwhile() {
+    let objects = ServerObjects::new(Distribution::Custom);
+    let federation = prepared(objects, 1).await;
+    let cluster = one(&federation);
+    let kubeconfig = cluster.kubeconfig().to_owned();
+    let port = KubeCluster::connect(Some(kubeconfig), None).await.unwrap();
+    let read = get(cluster, "configmap", "spire-server").await;
+    let reference = ObjectRef::of(&read).unwrap();
+    let other = json!({"data": {"other": "1"}});
+    patch(cluster, "configmap", "spire-server", "merge", &other).await;
+    let version = &read["metadata"]["resourceVersion"];
+    let late = json!({"metadata": {"resourceVersion": version}, "data": {"server.conf": "{}"}});
+    let refused = port.edit(&reference, &late).await.unwrap_err();
+    assert!(refused.is_outdated(), "{refused}");
+    assert_eq!(configuration(cluster).await, read["data"]["server.conf"]);
+
+    // Nor is an object made anew of the few fields that are the agent's.
+    let mut set = json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet",
+        "metadata": {"name": "spire-server", "namespace": SPIRE_NAMESPACE, "uid": "another"},
+    });
+    port.apply(&set, Conflicts::Take, Mode::Persist)
+        .await
+        .unwrap_err();
+    set["metadata"]["name"] = json!("gone");
+    port.apply(&set, Conflicts::Take, Mode::Persist)
+        .await
+        .unwrap_err();
+    assert!(get(cluster, "statefulset", "gone").await.is_null());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

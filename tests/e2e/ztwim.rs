@@ -1,4 +1,4 @@
-//! The SPIRE server under the operator of OpenShift's zero trust workload identity manager: the agent and the
+//! The SPIRE server under the operator of `OpenShift`'s zero trust workload identity manager: the agent and the
 //! operator's stand-in keep the same installation.
 
 use serde_json::{Value, json};
@@ -74,8 +74,10 @@ async fn the_operator_serves_the_bundle_as_declared_and_nobody_writes_twice() {
     federation
         .until("one restart of the server", async || {
             spire.until_rolled_out().await?;
-            let served = spire.configuration()?["server"]["federation"].is_object();
-            Ok(served.then_some(()))
+            let configuration = spire.configuration()?;
+            Ok(configuration["server"]["federation"]
+                .is_object()
+                .then_some(()))
         })
         .await
         .unwrap();

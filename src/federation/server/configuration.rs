@@ -85,14 +85,17 @@ pub(super) fn shadowed(place: &str, wanted: &Wanted, decision: &mut Decision) {
     }
 }
 
+/// The configuration is not as declared, and a condition says why.
+pub(super) struct Told;
+
 /// Keeps the configuration as declared. What is returned is the stamp that the pods should carry,
-/// if a change of ours ever needed one; `None` if there is something wrong, which is told.
+/// if a change of ours ever needed one.
 pub(super) fn manage(
     facts: &Facts<'_>,
     wanted: &Wanted,
     reading: &Reading<'_>,
     decision: &mut Decision,
-) -> Option<Option<String>> {
+) -> Result<Option<String>, Told> {
     let map = reading.config_map;
     let former = former(map);
     let statically = if wanted.static_peers.is_some() {
@@ -112,11 +115,11 @@ pub(super) fn manage(
              `serving_cert_file` below `profile \"https_web\"` of `bundle_endpoint` in the server's \
              configuration yourself; the agent keeps the rest",
         );
-        return None;
+        return Err(Told);
     };
     let recorded = annotation(map, STAMP);
     if current == Some(&target) {
-        return Some(recorded.map(str::to_owned));
+        return Ok(recorded.map(str::to_owned));
     }
     let misspelt = misspelt(reading).fatal;
     if !misspelt.is_empty() {
@@ -126,11 +129,11 @@ pub(super) fn manage(
             misspelt.join(", ")
         );
         decision.tell(SERVER_CONFIGURED, false, "WouldNotStart", message);
-        return None;
+        return Err(Told);
     }
     if let Some(unfit) = reading.refusal(facts, &wanted.installation) {
         decision.tell(SERVER_CONFIGURED, false, unfit.reason, unfit.message);
-        return None;
+        return Err(Told);
     }
 
     let installation = &wanted.installation;
@@ -175,7 +178,7 @@ pub(super) fn manage(
             restarts: false,
         },
     );
-    written.then_some(Some(stamp))
+    if written { Ok(Some(stamp)) } else { Err(Told) }
 }
 
 /// What marks the pods that were started with a configuration: the same for the same meaning. A

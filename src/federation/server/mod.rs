@@ -268,6 +268,12 @@ impl Decision {
             .push(Condition::new(kind, status, reason, message));
     }
 
+    /// Whether the last write of a piece asked for the same.
+    fn asked_for(&self, piece: Piece, asked: &Value) -> bool {
+        let asked = Digest::of(asked.to_string().as_bytes());
+        self.memory.written.get(&piece) == Some(&asked)
+    }
+
     /// Writes a piece that is not as asked for, unless there is a fight about it: then that is told
     /// as a condition of the kind.
     fn write(&mut self, facts: &Facts<'_>, kind: &'static str, draft: Draft<'_>) -> bool {

@@ -143,7 +143,7 @@ pub(super) fn manage(facts: &Facts<'_>, wanted: &Wanted) -> Decision {
         Err(unfit) => decision.tell(SERVER_CONFIGURED, false, unfit.reason, unfit.message),
         Ok(reading) => {
             configuration::notes(&reading, wanted, &mut decision);
-            if let Some(stamp) = configuration::manage(facts, wanted, &reading, &mut decision) {
+            if let Ok(stamp) = configuration::manage(facts, wanted, &reading, &mut decision) {
                 rollout::manage(facts, wanted, &reading, stamp.as_deref(), &mut decision);
             }
         }
@@ -170,11 +170,10 @@ pub(super) fn release(facts: &Facts<'_>, installation: &Installation) -> Decisio
     if touched || held {
         match Reading::of(facts, installation) {
             Err(unfit) => decision.tell(SERVER_CONFIGURED, false, unfit.reason, unfit.message),
-            Ok(reading) => match reading.refusal(facts, installation) {
-                Some(unfit) => {
+            Ok(reading) => {
+                if let Some(unfit) = reading.refusal(facts, installation) {
                     decision.tell(SERVER_CONFIGURED, false, unfit.reason, unfit.message);
-                }
-                None => {
+                } else {
                     configuration::release(installation, &reading, &mut decision);
                     rollout::release(installation, &reading, &mut decision);
                     decision.tell(
@@ -184,7 +183,7 @@ pub(super) fn release(facts: &Facts<'_>, installation: &Installation) -> Decisio
                         "the server is no longer managed: what was there before comes back",
                     );
                 }
-            },
+            }
         }
     }
     if decision.steps.is_empty() && decision.conditions.is_empty() {

@@ -318,6 +318,20 @@ fn from_nothing_everything_is_written_once_and_given_back() {
     assert!(world.object("Route").is_none());
     assert_eq!(world.pass(Some(&inside)).0, NONE);
 
+    // An annotation that is no longer declared goes.
+    let cloud = |annotations: Value| {
+        wanted(&json!({"expose": {"loadBalancer": {"annotations": annotations}}}))
+    };
+    assert_eq!(
+        world.pass(Some(&cloud(json!({"a": "1", "b": "2"})))).0,
+        ["service"]
+    );
+    assert_eq!(world.pass(Some(&cloud(json!({"a": "1"})))).0, ["service"]);
+    assert_eq!(world.pass(Some(&cloud(json!({"a": "1"})))).0, NONE);
+    let annotations = world.object("Service").unwrap()["metadata"]["annotations"].clone();
+    assert_eq!(annotations, json!({"a": "1"}));
+    assert_eq!(world.pass(Some(&inside)).0, ["service"]);
+
     // Another port is another configuration.
     let other = wanted(&json!({"expose": "none", "port": 9443}));
     assert_eq!(
@@ -525,7 +539,7 @@ fn what_can_not_be_worked_with_is_told_and_left_alone() {
     let no_set = |world: &mut World| {
         world
             .objects
-            .retain(|key, _| key.group_kind != "StatefulSet.apps")
+            .retain(|key, _| key.group_kind != "StatefulSet.apps");
     };
     check(
         &no_set,

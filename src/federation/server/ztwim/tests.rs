@@ -5,6 +5,10 @@ use crate::model::declaration::{Distribution, Server};
 
 const HOST: &str = "federation.a.test";
 
+fn members_of(object: Value) -> serde_json::Map<String, Value> {
+    serde_json::from_value(object).unwrap()
+}
+
 /// What a declaration says, as a fragment of `bundleEndpoint`.
 fn wanted(endpoint: Value) -> Wanted {
     let mut declared = json!({
@@ -15,9 +19,8 @@ fn wanted(endpoint: Value) -> Wanted {
         "manage": true,
         "acceptIrreversible": true,
     });
-    for (name, value) in endpoint.as_object().unwrap() {
-        declared[name] = value.clone();
-    }
+    let members = declared.as_object_mut().unwrap();
+    members.extend(members_of(endpoint));
     Wanted {
         trust_domain: TrustDomain::parse("a.test").unwrap(),
         installation: installation(),
@@ -66,9 +69,7 @@ fn live(knows_federation: bool, server: Value, others: &[Value]) -> Live {
         }]},
     });
     let mut object = objects::bare(&spire_server());
-    for (name, value) in server.as_object().unwrap() {
-        object[name] = value.clone();
-    }
+    object.as_object_mut().unwrap().extend(members_of(server));
     object["metadata"]["name"] = json!("cluster");
     let mut live = Live::default();
     for object in [definition, object].iter().chain(others) {

@@ -78,7 +78,11 @@ pub(super) fn manage(facts: &Facts<'_>, wanted: &Wanted, decision: &mut Decision
     let live = facts.live.get(&service(wanted));
     let desired = service_object(wanted, selector);
     let right = live.is_some_and(|live| {
-        agrees(live, &desired) || (!is_made(live) && leads_to_server(live, wanted, facts))
+        if is_made(live) {
+            agrees(live, &desired) && decision.asked_for(Piece::Service, &asked(&desired))
+        } else {
+            agrees(live, &desired) || leads_to_server(live, wanted, facts)
+        }
     });
     if !right {
         keep(facts, Piece::Service, desired, decision);
@@ -93,11 +97,13 @@ pub(super) fn manage(facts: &Facts<'_>, wanted: &Wanted, decision: &mut Decision
                 let kind = reference.gvk.group_kind();
                 let message = format!("the cluster has no kind {kind}: declare another `expose`");
                 decision.tell(ENDPOINT_EXPOSED, false, "UnknownKind", message);
-            } else if !facts
-                .live
-                .get(&reference)
-                .is_some_and(|live| agrees(live, &desired))
-            {
+                return;
+            }
+            let right = facts.live.get(&reference).is_some_and(|live| {
+                let asked_for = decision.asked_for(Piece::Exposure, &asked(&desired));
+                agrees(live, &desired) && (asked_for || !is_made(live))
+            });
+            if !right {
                 keep(facts, Piece::Exposure, desired, decision);
             }
         }
@@ -125,12 +131,17 @@ fn keep(facts: &Facts<'_>, piece: Piece, mut desired: Value, decision: &mut Deci
         object: &reference,
         live,
         path: &[],
-        asked: desired["spec"].clone(),
+        asked: asked(&desired),
         write: Write::Apply(desired),
         why,
         restarts: false,
     };
     decision.write(facts, ENDPOINT_EXPOSED, draft);
+}
+
+/// What is asked for with an object: what is no longer in it has to go.
+fn asked(desired: &Value) -> Value {
+    json!([desired["spec"], desired["metadata"]["annotations"]])
 }
 
 fn is_made(live: &Value) -> bool {
@@ -354,15 +365,12 @@ fn standing(facts: &Facts<'_>, wanted: &Wanted) -> (Option<bool>, &'static str, 
         let live = facts.live.get(&service(wanted));
         let given = live.and_then(|it| it["status"]["loadBalancer"]["ingress"].get(0));
         let given = given.and_then(|it| it.get("hostname").or_else(|| it.get("ip"))?.as_str());
-        return match given {
-            Some(given) => {
-                let message = format!("{url} leads to it if its host is {given}");
-                (Some(true), "Exposed", message)
-            }
-            None => {
-                let message = "the cloud has given the Service no address yet".to_owned();
-                (None, "NoAddress", message)
-            }
+        return if let Some(given) = given {
+            let message = format!("{url} leads to it if its host is {given}");
+            (Some(true), "Exposed", message)
+        } else {
+            let message = "the cloud has given the Service no address yet".to_owned();
+            (None, "NoAddress", message)
         };
     }
     let service = service(wanted);
