@@ -23,12 +23,12 @@ const WRITTEN: [(&str, &str); 5] = [
     ("route", "spire-server-federation"),
 ];
 
-/// Two clusters; the first is the operator's, and its agent has the rights to manage the server.
-async fn prepared(version: OperatorVersion) -> Federation {
+/// Two clusters; the first is the operator's, and its agent has these rights to manage the server.
+async fn prepared(version: OperatorVersion, rights: &[&str]) -> Federation {
     let mut plan: Plan = plan();
     plan.clusters[0].installed = Installed::Operator(version);
     let federation = Federation::prepare(plan, &progress).await.unwrap();
-    grant(&federation, &["", "ztwim"]).await;
+    grant(&federation, rights).await;
     federation
 }
 
@@ -43,7 +43,7 @@ async fn patch_server(cluster: &Cluster, change: &Value) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_operator_serves_the_bundle_as_declared_and_nobody_writes_twice() {
-    let mut federation = prepared(OperatorVersion::WithFederation).await;
+    let mut federation = prepared(OperatorVersion::WithFederation, &["ztwim"]).await;
     let url = federation
         .testbed
         .cluster(ONE)
@@ -141,7 +141,7 @@ async fn the_operator_serves_the_bundle_as_declared_and_nobody_writes_twice() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_of_the_operator_breaks_no_url_and_a_moved_route_is_told() {
-    let mut federation = prepared(OperatorVersion::BeforeFederation).await;
+    let mut federation = prepared(OperatorVersion::BeforeFederation, &["", "route", "ztwim"]).await;
     let former = "https://by-hand.example.org";
     let endpoint = json!({"url": former, "expose": "route", "acceptIrreversible": true});
     declare(&federation, &endpoint, "Let the agent manage the server").await;

@@ -135,7 +135,8 @@ pub(super) fn manage(facts: &Facts<'_>, wanted: &Wanted) -> Decision {
 
 /// Before 1.0: by hand, as long as the operator looks on.
 fn without(facts: &Facts<'_>, wanted: &Wanted, server: &Value, refused: Decision) -> Decision {
-    if !is_create_only(server) {
+    let annotated = server["metadata"]["annotations"][CREATE_ONLY] == "true";
+    if !annotated && !is_create_only(server) {
         let mut decision = refused;
         decision.tell(
             SERVER_CONFIGURED,
@@ -164,13 +165,11 @@ fn without(facts: &Facts<'_>, wanted: &Wanted, server: &Value, refused: Decision
 const PRICE: &str = "until that ends it updates nothing, neither by new settings of its own objects \
                      nor by its upgrades, and then it takes the endpoint away";
 
+/// Whether the operator says that it is in create-only mode.
 fn is_create_only(server: &Value) -> bool {
     let conditions = server["status"]["conditions"].as_array();
-    server["metadata"]["annotations"][CREATE_ONLY] == "true"
-        || conditions
-            .into_iter()
-            .flatten()
-            .any(|it| it["type"] == "CreateOnlyMode" && it["status"] == "True")
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|it| it["type"] == "CreateOnlyMode" && it["status"] == "True")
 }
 
 /// Since 1.0: by the operator.

@@ -351,6 +351,13 @@ fn what_an_upgrade_took_back_is_no_fight() {
 }
 
 #[test]
+fn an_annotation_of_the_former_operator_holds_nothing_up() {
+    let annotated = json!({"metadata": {"annotations": {CREATE_ONLY: "true"}}, "spec": {}});
+    let decision = decide(&wanted(json!({})), &live(true, annotated, &[]));
+    assert_eq!(decision.conditions[0].reason, "Configured");
+}
+
+#[test]
 fn what_can_be_given_back_is_and_the_rest_is_told() {
     let owned = json!([{
         "manager": "trustweave",
