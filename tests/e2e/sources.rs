@@ -145,6 +145,32 @@ async fn auto_takes_what_works_says_why_and_never_what_holds_less() {
         .all(|part| published.contains(part))
     })
     .await;
+    // The right that is asked for is enough: now the API server only misses the pod.
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    for part in ["bundle-source-exec", "bundle-source-endpoint"] {
+        let part = deploy.join(part);
+        let apply = [
+            "apply",
+            "--server-side",
+            "--kustomize",
+            part.to_str().unwrap(),
+        ];
+        cluster.kubectl(&apply).await.unwrap();
+    }
+    // Nothing tells the agent of a right; a write to what it watches makes it look at once.
+    let touch = [
+        "annotate",
+        "configmap",
+        "spire-bundle",
+        &namespace,
+        "touched=true",
+    ];
+    cluster.kubectl(&touch).await.unwrap();
+    told(&federation, ONE, "the missing pod", |status| {
+        let published = condition(status, "Published")["message"].to_string();
+        published.contains("there is no pod zero-trust-workload-identity-manager/spire-server-0")
+    })
+    .await;
     // What was published stands.
     assert_eq!(publications(&federation, ONE).await, 1);
     holds_current_keys(&federation, TWO, ONE).await;
