@@ -198,6 +198,22 @@ impl Cluster for KubeCluster {
         Ok(to_value(&edited, &reference.gvk))
     }
 
+    async fn record_owners(&self, live: &Value, managed_fields: &Value) -> Result<Value, Error> {
+        let reference = reference_of(live)?;
+        let api = self.api_of(&reference).await?;
+        let patch = serde_json::json!({"metadata": {
+            "resourceVersion": live["metadata"]["resourceVersion"],
+            "managedFields": managed_fields,
+        }});
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(&patch));
+        self.fence.check()?;
+        let request = api.patch(&reference.name, &parameters, &patch);
+        let written = self
+            .ask("record the owners of", reference.to_string(), request)
+            .await?;
+        Ok(to_value(&written, &reference.gvk))
+    }
+
     async fn apply_status(&self, object: &Value) -> Result<Value, Error> {
         let parameters = PatchParams::apply(FIELD_MANAGER)
             .validation_strict()

@@ -117,6 +117,13 @@ pub trait Cluster: Send + Sync + 'static {
         patch: &Value,
     ) -> impl Future<Output = Result<Value, Error>> + Send;
 
+    /// Replaces the records of who owns which field of an object, if it still is what was read.
+    fn record_owners(
+        &self,
+        live: &Value,
+        managed_fields: &Value,
+    ) -> impl Future<Output = Result<Value, Error>> + Send;
+
     /// Applies the status of an object of the agent's own kinds.
     fn apply_status(&self, object: &Value) -> impl Future<Output = Result<Value, Error>> + Send;
 

@@ -204,3 +204,39 @@ fn reserved(manifest: &Manifest, peers: &Peers) -> Option<Diagnostic> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{manifest::Origin, repository::RepoPath};
+
+    #[test]
+    fn what_a_live_registration_names_and_nobody_declared_stays_in_that_one() {
+        let manifest = |name: &str| {
+            let object = json!({
+                "apiVersion": "spire.spiffe.io/v1alpha1", "kind": CLUSTER_SPIFFE_ID,
+                "metadata": {"name": name}, "spec": {"federatesWith": ["other.test"]},
+            });
+            let origin = Origin {
+                path: RepoPath::ROOT,
+                position: None,
+            };
+            Manifest::new(object, origin).unwrap()
+        };
+        let (standing, new) = (manifest("standing"), manifest("new"));
+        let other = TrustDomain::parse("other.test").unwrap();
+        let peers = Peers {
+            undeclared: [(standing.reference.key(), [other].into())].into(),
+            ..Peers::default()
+        };
+        let resolved = resolve(vec![standing, new], &TopologySpec::default(), &peers);
+        let names: Vec<_> = resolved
+            .manifests
+            .iter()
+            .map(|it| it.object["spec"]["federatesWith"].to_string())
+            .collect();
+        assert_eq!(names, ["[\"other.test\"]", "[]"]);
+    }
+}

@@ -11,9 +11,7 @@ use super::manifest::FIELD_MANAGER;
 /// The fields that we applied; `None` if we never did.
 pub fn applied_fields(live: &Value) -> Option<&Map<String, Value>> {
     entries(live)
-        .find(|entry| {
-            entry["manager"] == FIELD_MANAGER && entry["operation"] == "Apply" && is_main(entry)
-        })?
+        .find(|entry| is_ours(entry))?
         .get("fieldsV1")?
         .as_object()
 }
@@ -41,8 +39,13 @@ fn entries(live: &Value) -> impl Iterator<Item = &Value> {
     entries.into_iter().flatten()
 }
 
+/// Whether an entry says what we applied to the object itself.
+pub fn is_ours(entry: &Value) -> bool {
+    entry["manager"] == FIELD_MANAGER && entry["operation"] == "Apply" && is_main(entry)
+}
+
 /// Whether an entry is about the object itself, not its status.
-fn is_main(entry: &Value) -> bool {
+pub fn is_main(entry: &Value) -> bool {
     entry.get("subresource").is_none_or(|name| name == "")
 }
 

@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use crate::model::field_owners::applied_fields;
+use crate::model::field_owners::{applied_fields, is_main, is_ours};
+
+/// The manager that `kubectl apply` without `--server-side` writes down.
+const KUBECTL: &str = "kubectl-client-side-apply";
 
 /// Whether a live object is already as our apply of `desired` would make it: it has every desired
 /// value, and we own nothing that is no longer desired. False is always safe: the apply decides.
@@ -10,6 +13,34 @@ pub fn in_force(desired: &Value, live: &Value) -> bool {
     match applied_fields(live) {
         Some(fields) => contains(live, desired) && owns_only(fields, desired),
         None => false,
+    }
+}
+
+/// The records of an object that we apply and that people applied by `kubectl apply` before, once that
+/// is ours alone: else the field would stay whatever the repository says, or be a conflict for ever.
+/// `None` if no such record is left.
+pub fn taken_over(live: &Value) -> Option<Value> {
+    applied_fields(live)?;
+    let mut records = live["metadata"]["managedFields"].as_array()?.clone();
+    let place = records.iter().position(|entry| {
+        entry["manager"] == KUBECTL && entry["operation"] == "Update" && is_main(entry)
+    })?;
+    let theirs = records.remove(place);
+    let mut own = records.iter_mut();
+    let own = own.find(|entry| is_ours(entry))?;
+    join(&mut own["fieldsV1"], &theirs["fieldsV1"]);
+    Some(records.into())
+}
+
+/// Adds the fields of one record to those of another.
+fn join(fields: &mut Value, more: &Value) {
+    if let (Some(fields), Some(more)) = (fields.as_object_mut(), more.as_object()) {
+        for (path, below) in more {
+            join(
+                fields.entry(path.clone()).or_insert_with(|| below.clone()),
+                below,
+            );
+        }
     }
 }
 
@@ -78,6 +109,30 @@ mod tests {
                 {"manager": "trustweave", "operation": "Apply", "fieldsV1": {"f:spec": fields}},
             ]},
         })
+    }
+
+    #[test]
+    fn what_kubectl_applied_becomes_ours_alone_and_nobody_elses_does() {
+        let kubectl = json!({
+            "manager": KUBECTL, "operation": "Update", "fieldsV1": {"f:spec": {"f:b": {"f:c": {}}}},
+        });
+        let mut live = live(&json!({}), &json!({"f:a": {}}));
+        assert_eq!(taken_over(&live), None);
+        let records = live["metadata"]["managedFields"].as_array_mut().unwrap();
+        let others = records.len();
+        records.push(kubectl.clone());
+        let mut scaled = kubectl.clone();
+        scaled["subresource"] = "scale".into();
+        records.push(scaled.clone());
+        let after = taken_over(&live).unwrap();
+        let after = after.as_array().unwrap();
+        assert_eq!(after.len(), others + 1);
+        assert_eq!(after[others], scaled);
+        let ours = json!({"f:spec": {"f:a": {}, "f:b": {"f:c": {}}}});
+        assert_eq!(after[2]["fieldsV1"], ours);
+        // What we never applied is not taken.
+        let theirs = json!({"metadata": {"managedFields": [kubectl]}});
+        assert_eq!(taken_over(&theirs), None);
     }
 
     #[test]

@@ -293,7 +293,9 @@ async fn relationship(federation: &Federation, name: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_federation_made_by_hand_is_adopted_and_trust_never_changes() {
-    let mut federation = Federation::prepare(plan(), &progress).await.unwrap();
+    let mut plan = plan();
+    plan.endpoints = true;
+    let mut federation = Federation::prepare(plan, &progress).await.unwrap();
     for (name, workload) in WORKLOADS {
         federate_by_hand(&federation, name, workload).await;
     }
@@ -395,6 +397,26 @@ async fn a_federation_made_by_hand_is_adopted_and_trust_never_changes() {
     // From here on, rotations go through git, too.
     rotate(&federation, TWO).await;
     holds_current_keys(&federation, ONE, TWO).await;
+    an_edge_that_is_removed_is_removed_from_what_people_applied(&mut federation).await;
+}
+
+/// What people applied is the repository's now, also where it takes something away.
+async fn an_edge_that_is_removed_is_removed_from_what_people_applied(federation: &mut Federation) {
+    let one_way = json!({"edges": [{"from": trust_domain(TWO), "to": trust_domain(ONE)}]});
+    let message = "Cluster 1 no longer trusts cluster 2";
+    federation.set_topology(one_way, message).await.unwrap();
+    let cluster = federation.testbed.cluster(ONE).unwrap();
+    let peers = "--output=jsonpath={.spec.federatesWith}";
+    federation
+        .until("the workload's registration to name nobody", async || {
+            let names = cluster
+                .kubectl(&["get", "clusterspiffeid", "frontend-client", peers])
+                .await?;
+            anyhow::ensure!(matches!(names.trim(), "" | "[]"), "it names {names}");
+            Ok(Some(()))
+        })
+        .await
+        .unwrap();
 }
 
 /// Waits until each SPIRE has polled its peer once more, which takes it as long as a few passes of its controller manager.

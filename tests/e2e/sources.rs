@@ -139,12 +139,13 @@ async fn auto_takes_what_works_says_why_and_never_what_holds_less() {
             "no source of the own bundle works",
             "has no key `bundle.spiffe`",
             "bundle endpoint https://spire-server-federation.",
-            "grant it the verb create on pods/exec",
+            "grant it the verbs get and create on pods/exec",
         ]
         .iter()
         .all(|part| published.contains(part))
     })
     .await;
+    the_right_that_is_asked_for_is_enough(&federation).await;
     // What was published stands.
     assert_eq!(publications(&federation, ONE).await, 1);
     holds_current_keys(&federation, TWO, ONE).await;
@@ -188,4 +189,45 @@ async fn auto_takes_what_works_says_why_and_never_what_holds_less() {
     .await;
     assert!(own(&federation, ONE).await.same_keys(&whole));
     assert_eq!(publications(&federation, ONE).await, 1);
+}
+
+/// Once it is granted, the API server only misses the pod, which nothing runs here.
+async fn the_right_that_is_asked_for_is_enough(federation: &Federation) {
+    let cluster = federation.testbed.cluster(ONE).unwrap();
+    let namespace = format!("--namespace={}", cluster.spire.namespace());
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    for part in ["bundle-source-exec", "bundle-source-endpoint"] {
+        let part = deploy.join(part);
+        let apply = [
+            "apply",
+            "--server-side",
+            "--kustomize",
+            part.to_str().unwrap(),
+        ];
+        cluster.kubectl(&apply).await.unwrap();
+    }
+    // Nothing tells the agent of a right: a write to what it watches makes it look at once.
+    let touched = std::sync::atomic::AtomicUsize::new(0);
+    federation
+        .until("the agent to miss the pod only", async || {
+            let count = touched.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let touch = format!("touched={count}");
+            let annotate = [
+                "annotate",
+                "--overwrite",
+                "configmap",
+                "spire-bundle",
+                &namespace,
+            ];
+            cluster
+                .kubectl(&[&annotate[..], &[&touch]].concat())
+                .await?;
+            let status = federation.status(ONE, "gitsync", "trustweave").await?;
+            let published = condition(&status, "Published")["message"].to_string();
+            let missing = "there is no pod zero-trust-workload-identity-manager/spire-server-0";
+            anyhow::ensure!(published.contains(missing), "it says {published}");
+            Ok(Some(()))
+        })
+        .await
+        .unwrap();
 }

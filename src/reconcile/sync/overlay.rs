@@ -15,7 +15,7 @@ use crate::{
     federation::{lifecycle::PeerState, resolve::Standing},
     git::Repository,
     model::manifest::{Gvk, Manifest, ObjectKey, ObjectRef},
-    plan::{self, Action, Step, mask, order},
+    plan::{self, Action, Step, mask, order, ownership},
 };
 
 impl<R: Repository, C: Cluster> Sync<R, C> {
@@ -239,11 +239,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             };
             // Its kind may be known only now.
             let result = match cluster.locate(&mut desired).await {
-                Ok(()) => {
-                    cluster
-                        .apply(&desired, Conflicts::Report, Mode::Persist)
-                        .await
-                }
+                Ok(()) => apply_and_take_over(&**cluster, &desired).await,
                 Err(error) => Err(error),
             };
             (step.reference, desired, result)
@@ -280,6 +276,27 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                 tracing::warn!(object = %step.reference, error = %with_causes(&error), "not deleted");
                 writes.failed(&error);
             }
+        }
+    }
+}
+
+/// Applies an object, and makes what `kubectl apply` left in it ours.
+async fn apply_and_take_over<C: Cluster>(
+    cluster: &C,
+    desired: &Value,
+) -> Result<Value, cluster::Error> {
+    let applied = cluster
+        .apply(desired, Conflicts::Report, Mode::Persist)
+        .await?;
+    let Some(records) = ownership::taken_over(&applied) else {
+        return Ok(applied);
+    };
+    match cluster.record_owners(&applied, &records).await {
+        Ok(taken) => Ok(taken),
+        Err(error) => {
+            // The next apply tries again; until then a change of these fields is a conflict.
+            tracing::warn!(error = %with_causes(&error), "what kubectl applied is not taken over");
+            Ok(applied)
         }
     }
 }

@@ -227,7 +227,9 @@ impl<S: BundleSource> BundleSource for Auto<S> {
                 let next = self.state().next_look;
                 tokio::time::sleep_until(next).await;
                 self.state().next_look = Instant::now() + self.pace.look;
-                if self.look(chosen).await {
+                // Nothing tells that a right was granted, or that a server is back.
+                let failing = self.state().failing_since.is_some();
+                if failing || self.look(chosen).await {
                     return;
                 }
             }
