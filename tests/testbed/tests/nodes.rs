@@ -29,7 +29,7 @@ const VICTIM: &str = "TRUSTWEAVE_TESTBED_TEST_VICTIM";
 /// The `NodePort` of what answers.
 const PORT: u16 = 30081;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 const IMAGE: &str = "testbed.local/tools:1";
 
