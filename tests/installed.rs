@@ -1,10 +1,6 @@
 //! The agent as users install it: a Deployment made from `deploy/`, on real nodes.
 
 #![expect(
-    clippy::unwrap_used,
-    reason = "a failed step of a test is a failed test"
-)]
-#![expect(
     clippy::print_stderr,
     reason = "a slow first build must be seen to progress"
 )]
