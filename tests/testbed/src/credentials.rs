@@ -66,7 +66,7 @@ impl ClusterAuthority {
         certificate
             .extended_key_usages
             .push(ExtendedKeyUsagePurpose::ServerAuth);
-        self.issue(file, certificate)
+        self.issue(file, &certificate)
     }
 
     /// A client's certificate; Kubernetes takes its common name for a user and its organization for a group.
@@ -83,10 +83,10 @@ impl ClusterAuthority {
         certificate
             .extended_key_usages
             .push(ExtendedKeyUsagePurpose::ClientAuth);
-        self.issue(file, certificate)
+        self.issue(file, &certificate)
     }
 
-    fn issue(&self, file: &str, params: CertificateParams) -> anyhow::Result<CertificateFiles> {
+    fn issue(&self, file: &str, params: &CertificateParams) -> anyhow::Result<CertificateFiles> {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(CertificateFiles {

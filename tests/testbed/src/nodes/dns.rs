@@ -16,23 +16,50 @@ pub(super) struct Peer {
 
 /// A server block for each zone: within one block, plugins have an order of their own.
 fn configuration(peers: &[Peer]) -> String {
-    let mut hosts = format!("    {OUTSIDE} git.{ZONE}\n");
-    let mut zones = String::new();
-    for peer in peers {
-        hosts.push_str(&format!("    {} {}.{ZONE}\n", peer.node, peer.name));
-        // As the wildcard records of a cluster's ingress.
-        zones.push_str(&format!(
-            "{}:53 {{\n  errors\n  template IN A {{\n    answer \"{{{{ .Name }}}} 5 IN A {}\"\n  }}\n  \
-             template IN ANY {{\n    rcode NOERROR\n  }}\n}}\n",
-            peer.trust_domain, peer.node
-        ));
-    }
+    let hosts = peers
+        .iter()
+        .map(|peer| format!("    {} {}.{ZONE}\n", peer.node, peer.name));
+    let hosts: String = hosts.collect();
+    let zones: String = peers.iter().map(trust_domain).collect();
     format!(
-        "cluster.local:53 in-addr.arpa:53 {{\n  errors\n  health :8181\n  ready :8182\n  \
-         kubernetes cluster.local in-addr.arpa {{\n    ttl 5\n  }}\n}}\n\
-         {ZONE}:53 {{\n  errors\n  hosts {{\n{hosts}    ttl 5\n  }}\n}}\n\
-         {zones}\
-         .:53 {{\n  template ANY ANY {{\n    rcode NXDOMAIN\n  }}\n}}\n"
+        "cluster.local:53 in-addr.arpa:53 {{
+  errors
+  health :8181
+  ready :8182
+  kubernetes cluster.local in-addr.arpa {{
+    ttl 5
+  }}
+}}
+{ZONE}:53 {{
+  errors
+  hosts {{
+    {OUTSIDE} git.{ZONE}
+{hosts}    ttl 5
+  }}
+}}
+{zones}.:53 {{
+  template ANY ANY {{
+    rcode NXDOMAIN
+  }}
+}}
+"
+    )
+}
+
+/// Every name below a trust domain leads to its node, as the wildcard records of a cluster's ingress do.
+fn trust_domain(peer: &Peer) -> String {
+    format!(
+        "{}:53 {{
+  errors
+  template IN A {{
+    answer \"{{{{ .Name }}}} 5 IN A {}\"
+  }}
+  template IN ANY {{
+    rcode NOERROR
+  }}
+}}
+",
+        peer.trust_domain, peer.node
     )
 }
 

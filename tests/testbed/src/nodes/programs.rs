@@ -92,14 +92,14 @@ impl<'a> Programs<'a> {
             ),
             ("kube-proxy", "testbed-kube-proxy", "system:kube-proxy", ""),
         ];
-        let mut tokens = String::new();
+        let mut tokens = Vec::new();
         for (file, token, user, group) in identities {
-            tokens.push_str(&format!("{token},{user},{user},{group}\n"));
+            tokens.push(format!("{token},{user},{user},{group}\n"));
             let url = format!("https://127.0.0.1:{API_PORT}");
             let content = kubeconfig(&url, &self.authority, token, "default");
             write(&self.kubeconfig(file), &content.to_string())?;
         }
-        write(&self.tokens(), &tokens)
+        write(&self.tokens(), &tokens.concat())
     }
 
     fn tokens(&self) -> PathBuf {

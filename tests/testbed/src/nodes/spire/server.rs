@@ -53,15 +53,15 @@ pub(super) fn objects(spec: &NodeSpec, version: SpireVersion) -> Vec<Value> {
             "data": {"controller-manager-config.yaml": pretty(&controller_manager(spec))},
         }),
         service(
-            metadata(SERVER),
+            &metadata(SERVER),
             &json!([{"name": "grpc", "port": 443, "targetPort": API}]),
         ),
         service(
-            metadata(WEBHOOK),
+            &metadata(WEBHOOK),
             &json!([{"name": "webhook", "port": 443, "targetPort": 9443}]),
         ),
         webhooks(namespace),
-        stateful_set(metadata(SERVER), version),
+        stateful_set(&metadata(SERVER), version),
     ]
 }
 
@@ -137,7 +137,7 @@ fn controller_manager(spec: &NodeSpec) -> Value {
     configuration
 }
 
-fn stateful_set(metadata: Value, version: SpireVersion) -> Value {
+fn stateful_set(metadata: &Value, version: SpireVersion) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -208,7 +208,7 @@ fn controller_manager_container() -> Value {
     })
 }
 
-fn service(metadata: Value, ports: &Value) -> Value {
+fn service(metadata: &Value, ports: &Value) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
