@@ -48,6 +48,7 @@ fn tools() -> PathBuf {
         ("/bin/bash", Path::new("/bin/bash")),
         ("/bin/cat", Path::new("/bin/cat")),
         ("/bin/sleep", Path::new("/bin/sleep")),
+        ("/bin/timeout", Path::new("/usr/bin/timeout")),
         ("/bin/spire-agent", &agent),
     ] {
         tree = with_program(tree, path, program).unwrap();
@@ -201,6 +202,7 @@ async fn pods_run_on_real_nodes() {
 
     nodes.cut_off("cluster-2").await.unwrap();
     let script = format!("exec 3<>/dev/tcp/{}/{PORT}", second.host_name());
+    let script = format!("timeout 3 bash -c '{script}'");
     shell(first, &script).await.unwrap_err();
     nodes.reconnect("cluster-2").await.unwrap();
     until_answered(first, &second.host_name(), PORT).await;
