@@ -86,9 +86,8 @@ pub(super) async fn publish_own(shared: Arc<Shared>) -> anyhow::Result<()> {
                 .await?;
                 Ok(outcome)
             };
-            let outcome = pass.await;
-            let told = Some(source.describe());
-            retry = finish_publish(&shared, trigger, outcome, told, &mut last)
+            let outcome = (pass.await, source.describe());
+            retry = finish_publish(&shared, trigger, outcome, &mut last)
                 .then(|| backoff.after_failure(random()));
             if retry.is_none() {
                 backoff.reset();
@@ -147,8 +146,7 @@ async fn remembered_serial(
 fn finish_publish(
     shared: &Shared,
     trigger: Trigger,
-    outcome: anyhow::Result<publish::Outcome>,
-    source: Option<String>,
+    (outcome, source): (anyhow::Result<publish::Outcome>, String),
     last: &mut Serial,
 ) -> bool {
     let metrics = &shared.metrics;
@@ -170,7 +168,7 @@ fn finish_publish(
             }
             PublishReport {
                 published: Some(standing),
-                source,
+                source: Some(source),
                 failure: None,
             }
         }
@@ -188,7 +186,7 @@ fn finish_publish(
             }
             PublishReport {
                 published,
-                source,
+                source: Some(source),
                 failure: Some(text),
             }
         }

@@ -160,14 +160,14 @@ pub async fn pass<R: Repository, S: BundleSource>(
             }
         })
         .await?;
-    let composed = last_draft.transpose()?.ok_or_else(
+    let outcome = last_draft.transpose()?.ok_or_else(
         // The port composes at least once before it succeeds.
         || git::Error::Contended {
             branch: publisher.target.branch.clone(),
             attempts: 0,
         },
     )?;
-    let (serial, digest) = match composed {
+    let (serial, digest) = match outcome {
         Composed::New(serial, _) => (serial, bundle.digest()),
         Composed::Standing(serial, digest) => (serial, digest),
     };

@@ -67,6 +67,9 @@ impl WatchedConfigMap {
             Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
                 Err(Error::ConfigMapForbidden(self.full_name()))
             }
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
+                Err(Error::NoConfigMap(self.full_name()))
+            }
             Ok(Err(error)) => Err(Error::ConfigMap {
                 name: self.full_name(),
                 source: Box::new(error),

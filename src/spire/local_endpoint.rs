@@ -23,7 +23,7 @@ use super::{
     polled::Last,
 };
 use crate::model::{
-    bundle::Bundle,
+    bundle::{Bundle, x509_key},
     declaration::EndpointSource,
     trust_domain::{SpiffeId, TrustDomain},
 };
@@ -150,6 +150,7 @@ fn roots(data: &BTreeMap<String, String>, key: Option<&str>) -> Vec<Vec<u8>> {
             found.extend(certificates.flatten().map(|it| it.as_ref().to_vec()));
         }
     }
+    found.retain(|root| x509_key(root).is_some());
     found.sort();
     found.dedup();
     found
@@ -195,7 +196,10 @@ mod tests {
         // What another key holds is not trusted unless it is named.
         let other = data(&[
             ("ca.crt", pem(&old)),
-            ("bundle.crt", "no certificate".to_owned()),
+            (
+                "bundle.crt",
+                "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".to_owned(),
+            ),
         ]);
         assert_eq!(roots(&other, None), der(&[]));
         assert_eq!(roots(&other, Some("ca.crt")), der(&[&old]));

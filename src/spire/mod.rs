@@ -46,6 +46,9 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// There is no such `ConfigMap`.
+    #[error("there is no ConfigMap {0}")]
+    NoConfigMap(String),
     /// The agent may not read the `ConfigMap`.
     #[error(
         "the agent may not read ConfigMap {0}: grant it the verbs get, list and watch (deploy/bundle-source)"

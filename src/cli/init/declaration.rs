@@ -105,18 +105,15 @@ impl Proposal<'_> {
             .map(|peer| (peer.value.url.clone(), peer.place.clone()))
             .or_else(|| exposed.map(|it| (it.url.clone(), it.place.clone())));
         let Some((url, place)) = url else {
-            let why = match configured {
-                None => {
-                    "The server serves no bundle endpoint: peers learn the bundle from git alone."
-                }
-                Some(_) => {
-                    notes.push(
-                        "the bundle endpoint is served, but no Route, Ingress, TLSRoute or LoadBalancer \
-                         leads to it: say under which URL peers reach it, or leave `none`"
-                            .to_owned(),
-                    );
-                    "Nothing leads to the endpoint from outside: peers learn the bundle from git alone."
-                }
+            let why = if configured.is_none() {
+                "The server serves no bundle endpoint: peers learn the bundle from git alone."
+            } else {
+                notes.push(
+                    "the bundle endpoint is served, but no Route, Ingress, TLSRoute or LoadBalancer leads \
+                     to it: say under which URL peers reach it, or leave `none`"
+                        .to_owned(),
+                );
+                "Nothing leads to the endpoint from outside: peers learn the bundle from git alone."
             };
             text.comment(1, why);
             text.line(1, "bundleEndpoint: none");

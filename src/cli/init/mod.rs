@@ -30,7 +30,7 @@ mod proposal;
 mod tests;
 mod text;
 
-/// Propose the declaration of a cluster's trust domain, or a repository of clusters that federate
+/// Propose a declaration, or a whole repository, from running clusters
 ///
 /// Prints a `trust-domain.yaml` with what is found in the cluster: SPIRE's installation, its bundle
 /// endpoint, whom it trusts, and the public key that the agent signs with, if one runs there. Each value
@@ -113,7 +113,9 @@ impl Arguments {
                     .iter()
                     .any(|it| it.cluster.is_none() || it.trust_domain.is_none());
                 if nameless {
-                    known.iter().for_each(|it| tell(&it.notes));
+                    for known in &known {
+                        tell(&known.notes);
+                    }
                     anyhow::bail!(
                         "not every cluster's name and trust domain is known: say them with --cluster and \
                          --trust-domain, one for each context"

@@ -114,10 +114,11 @@ fn clusters_that_federate_propose_a_repository_that_check_accepts() {
         known("c", &["a.test"]),
     ];
     let proposed = repository(&all);
-    let mut shown = String::new();
-    for (path, content) in &proposed.files {
-        shown += &format!("=== {path}\n{content}");
-    }
+    let files = proposed.files.iter();
+    let shown: Vec<_> = files
+        .map(|(path, content)| format!("=== {path}\n{content}"))
+        .collect();
+    let shown = shown.concat();
     insta::assert_snapshot!(shown);
     insta::assert_snapshot!(proposed.notes.join("\n"));
 

@@ -34,7 +34,7 @@ impl BundleSource for Told {
     }
 
     async fn changed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn describe(&self) -> String {
