@@ -139,7 +139,7 @@ async fn auto_takes_what_works_says_why_and_never_what_holds_less() {
             "no source of the own bundle works",
             "has no key `bundle.spiffe`",
             "bundle endpoint https://spire-server-federation.",
-            "grant it the verb create on pods/exec",
+            "grant it the verbs get and create on pods/exec",
         ]
         .iter()
         .all(|part| published.contains(part))

@@ -52,7 +52,7 @@ impl fmt::Display for Target {
 pub enum Failure {
     /// The agent may not execute there.
     #[error(
-        "the agent may not execute in pod {}/{}: grant it the verb create on pods/exec \
+        "the agent may not execute in pod {}/{}: grant it the verbs get and create on pods/exec \
          (deploy/bundle-source-exec); that is control over the trust domain", .0.namespace, .0.pod
     )]
     Forbidden(Target),
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn a_refusal_says_what_is_missing() {
         for (status, expected) in [
-            (403, "the verb create on pods/exec"),
+            (403, "the verbs get and create on pods/exec"),
             (404, "there is no pod s/spire-test-0"),
             (400, "is it there, and does it run?"),
             (500, "status 500"),
