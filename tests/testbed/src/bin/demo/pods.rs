@@ -46,6 +46,24 @@ pub(super) async fn run(arguments: &Arguments, workloads: &Path) -> anyhow::Resu
         figures.add(format!("size of the image {image}"), size);
     }
 
+    if let Err(error) = story(&federation, &mut figures).await {
+        for cluster in CLUSTERS {
+            headline(&format!("the end of the log of the agent of {cluster}"));
+            print_indented(&federation.log(cluster).await.unwrap_or_default());
+        }
+        return Err(error);
+    }
+    headline("figures");
+    figures.print();
+    if arguments.once {
+        return Ok(());
+    }
+    things_to_try(&federation)?;
+    std::future::pending().await
+}
+
+/// What happens to the clusters, from the installation of the agents on.
+async fn story(federation: &Federation, figures: &mut Figures) -> anyhow::Result<()> {
     headline("kubectl apply -k deploy: an agent in each cluster; from here on, only commits");
     let begun = Instant::now();
     let ready = federation.install().await?;
@@ -53,15 +71,15 @@ pub(super) async fn run(arguments: &Arguments, workloads: &Path) -> anyhow::Resu
     federation.federated().await?;
     figures.time("agents applied -> both Federated", begun.elapsed());
     for cluster in CLUSTERS {
-        same_keys(&federation, cluster, peer_of(cluster)).await?;
+        same_keys(federation, cluster, peer_of(cluster)).await?;
     }
     println!("   each SPIRE holds exactly the other's keys");
 
     headline("a client in cluster-1 calls a server in cluster-2 by mutual TLS");
-    calls(&federation).await?;
-    deeds(&federation, &mut figures).await?;
-    sources(&federation, &mut figures).await?;
-    consent(&federation, &mut figures).await?;
+    calls(federation).await?;
+    deeds(federation, figures).await?;
+    sources(federation, figures).await?;
+    consent(federation, figures).await?;
 
     headline("what the agents need");
     for cluster in CLUSTERS {
@@ -76,13 +94,7 @@ pub(super) async fn run(arguments: &Arguments, workloads: &Path) -> anyhow::Resu
             print_indented(&federation.kubectl(name, &["get", kind]).await?);
         }
     }
-    headline("figures");
-    figures.print();
-    if arguments.once {
-        return Ok(());
-    }
-    things_to_try(&federation)?;
-    std::future::pending().await
+    Ok(())
 }
 
 /// Leads to the bundle endpoints, and declares them.
