@@ -23,6 +23,12 @@ impl FromStr for Allowed {
             return Ok(Self::One(id));
         }
         let name = id.unwrap_or(text);
+        // No SVID has another form, so it would never be let in.
+        if name.contains(|letter: char| letter.is_ascii_uppercase()) {
+            return Err(format!(
+                "`{name}` is no trust domain: they are in lower case"
+            ));
+        }
         let trust_domain = TrustDomain::new(name).map_err(|error| error.to_string())?;
         Ok(Self::AllOf(trust_domain))
     }
