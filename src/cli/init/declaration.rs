@@ -152,7 +152,13 @@ impl Proposal<'_> {
         }
         let leading = exposures.iter().find(|it| it.url == url);
         if let Some(exposure) = leading.or(exposed) {
-            text.line(2, &format!("expose: {}", expose(&exposure.expose)));
+            text.comment(
+                2,
+                &format!(
+                    "The agent keeps the endpoint with `manage: true` and `expose: {}`; see docs/server.md.",
+                    expose(&exposure.expose)
+                ),
+            );
         }
     }
 
