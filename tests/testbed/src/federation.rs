@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use crate::process::{Process, http_get, wait_until};
+use crate::process::{Process, http_body, wait_until};
 use crate::repository::{self, Declared, borrowed};
 use crate::topology::{self, Directions};
 use crate::{Cluster, ClusterSpec, Installed, SpireVersion, SshKey, Testbed, port, ssh_key};
@@ -163,7 +163,7 @@ pub struct Replica {
 impl Replica {
     /// What it answers to GET on a path of its HTTP endpoint, after the headers.
     pub async fn http_get(&self, path: &str) -> anyhow::Result<String> {
-        http_get(self.listen, path).await
+        http_body(self.listen, path).await
     }
 
     /// The value of a metric: the sum over its labels.
@@ -481,7 +481,7 @@ impl Federation {
 
     /// What a cluster's agent answers to GET on a path of its HTTP endpoint, after the headers.
     pub async fn http_get(&self, name: &str, path: &str) -> anyhow::Result<String> {
-        http_get(self.find(name)?.0.listen, path).await
+        http_body(self.find(name)?.0.listen, path).await
     }
 
     /// The URL of a cluster's agent.

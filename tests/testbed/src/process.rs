@@ -363,7 +363,16 @@ impl Drop for Forget<'_> {
     }
 }
 
-/// Enough of HTTP for a health endpoint.
+/// The body of an answer over HTTP, whatever its status is.
+pub(crate) async fn http_body(port: u16, path: &str) -> anyhow::Result<String> {
+    let answer = http_get(port, path).await?;
+    let (_, body) = answer
+        .split_once("\r\n\r\n")
+        .context("an HTTP answer without headers")?;
+    Ok(body.to_owned())
+}
+
+/// A whole answer over HTTP, from its status on: enough for a health endpoint.
 pub(crate) async fn http_get(port: u16, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     stream
