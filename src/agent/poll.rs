@@ -5,10 +5,8 @@ use std::{sync::Arc, time::Duration};
 use super::{Shared, random};
 use crate::{
     git::Repository,
-    reconcile::{
-        schedule::{Backoff, jittered},
-        sync,
-    },
+    model::diagnostic::with_causes,
+    reconcile::schedule::{Backoff, jittered},
 };
 
 /// Lists the remote's references again and again, and fetches what changed.
@@ -43,7 +41,7 @@ pub(super) async fn poll(shared: Arc<Shared>) -> anyhow::Result<()> {
                 jittered(period, period / 10, random())
             }
             Err(error) => {
-                let text = sync::with_causes(&error);
+                let text = with_causes(&error);
                 // The first failure is told; the ones after it are the same story.
                 let news = shared.fetch_failure.send_if_modified(|failure| {
                     failure.is_none() && failure.replace(text.clone()).is_none()

@@ -143,12 +143,7 @@ async fn remembered_serial(
     declaration: &TrustDomainSpec,
 ) -> anyhow::Result<Serial> {
     let found = shared.cluster.get(&git_sync_reference()).await?;
-    let status = found
-        .as_ref()
-        .and_then(|found| found.get("status"))
-        .cloned();
-    let status: GitSyncStatus =
-        serde_json::from_value(status.unwrap_or_default()).unwrap_or_default();
+    let status = GitSyncStatus::of(found.as_ref());
     Ok(status
         .published
         .filter(|published| published.epoch == declaration.epoch)

@@ -19,7 +19,7 @@ use crate::{
     cluster::Cluster,
     federation::{lifecycle::Phase, objects::ProbePods},
     git::SigningKey,
-    model::bundle::Bundle,
+    model::{bundle::Bundle, diagnostic::with_causes},
     reconcile::{
         schedule::{Backoff, GATHER, INTERVAL, Trigger, jittered},
         sync::{self, Identity, Inputs, Outcome, Sync},
@@ -177,7 +177,7 @@ fn finish_pass(
         }
         Err(error) => {
             metrics.passes.get_or_create(&labels("failure")).inc();
-            let text = sync::with_causes(error);
+            let text = with_causes(error);
             tracing::warn!(%trigger, error = text, "no pass; the last state stays in force");
             shared.not_ready.send_if_modified(|reason| {
                 let waiting = reason.is_some();

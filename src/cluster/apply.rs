@@ -20,15 +20,20 @@ const ESTABLISH_DEADLINE: Duration = Duration::from_secs(30);
 /// How many objects one page of a list has.
 const PAGE: u32 = 500;
 
-/// Runs a request under the deadline.
+/// Runs a request under a deadline.
 pub(super) async fn within<T>(
+    deadline: Duration,
     verb: &'static str,
     what: String,
     request: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, Error> {
-    match tokio::time::timeout(REQUEST_DEADLINE, request).await {
+    match tokio::time::timeout(deadline, request).await {
         Ok(result) => result.map_err(|error| Error::from_kube(verb, what, error)),
-        Err(_) => Err(Error::Timeout { verb, what }),
+        Err(_) => Err(Error::Timeout {
+            verb,
+            what,
+            deadline,
+        }),
     }
 }
 
@@ -66,7 +71,7 @@ impl KubeCluster {
         what: String,
         request: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, Error> {
-        let answer = within(verb, what, request).await;
+        let answer = within(REQUEST_DEADLINE, verb, what, request).await;
         answer.map_err(|error| self.attributed(error))
     }
 

@@ -133,6 +133,7 @@ impl KubeCluster {
         .map_err(|_| Error::Timeout {
             verb: "discover",
             what: what(),
+            deadline: REQUEST_DEADLINE,
         })?;
         match found {
             Ok((api, capabilities)) => {

@@ -210,12 +210,14 @@ pub enum Error {
         what: String,
     },
     /// No answer in time.
-    #[error("{verb} {what}: no answer within {} s", REQUEST_DEADLINE.as_secs())]
+    #[error("{verb} {what}: no answer within {} s", .deadline.as_secs())]
     Timeout {
         /// What was tried.
         verb: &'static str,
         /// On what.
         what: String,
+        /// How long it was waited for.
+        deadline: Duration,
     },
 }
 

@@ -14,7 +14,7 @@ use kube::{
 };
 use zeroize::Zeroizing;
 
-use super::{Error, KubeCluster, apply::within};
+use super::{Error, KubeCluster, REQUEST_DEADLINE, apply::within};
 use crate::model::manifest::FIELD_MANAGER;
 
 /// What a Secret holds under a key.
@@ -120,7 +120,13 @@ fn discreet(error: Error) -> Error {
 
 impl SecretKey for KubeSecretKey {
     async fn read(&self) -> Result<SecretValue, Error> {
-        let found = within("get", self.what(), self.api.get_opt(&self.name)).await;
+        let found = within(
+            REQUEST_DEADLINE,
+            "get",
+            self.what(),
+            self.api.get_opt(&self.name),
+        )
+        .await;
         let Some(secret) = found.map_err(discreet)? else {
             return Ok(SecretValue::NoSecret);
         };
@@ -155,7 +161,7 @@ impl SecretKey for KubeSecretKey {
         };
         // A plain create: an apply could write over what is there.
         let request = self.api.create(&parameters, &secret);
-        match within("create", self.what(), request).await {
+        match within(REQUEST_DEADLINE, "create", self.what(), request).await {
             Ok(_) => Ok(Creation::Made),
             Err(Error::Api { status, .. }) if status.is_already_exists() => {
                 Ok(Creation::AlreadyThere)

@@ -191,6 +191,15 @@ pub struct RevertStatus {
     pub by: String,
 }
 
+impl GitSyncStatus {
+    /// What a live `GitSync` reports; one that is not there, or of another version, reports nothing.
+    pub fn of(git_sync: Option<&Value>) -> Self {
+        let status = git_sync.and_then(|git_sync| git_sync.get("status"));
+        let status = status.cloned().unwrap_or_default();
+        serde_json::from_value(status).unwrap_or_default()
+    }
+}
+
 /// The bundle that this agent published last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

@@ -4,11 +4,13 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::sync::{status_of, with_causes};
 use crate::{
-    cluster::{self, Cluster},
+    cluster::{self, Cluster, types::GitSyncStatus},
     federation::server::{self, Decision, Facts, Live, Memory, RESUME, TLS_ROUTE, Wanted},
-    model::{declarations::Declarations, manifest::ObjectRef, trust_domain::TrustDomain},
+    model::{
+        declarations::Declarations, diagnostic::with_causes, manifest::ObjectRef,
+        trust_domain::TrustDomain,
+    },
 };
 
 /// How many objects are read at once.
@@ -38,7 +40,7 @@ pub struct Unreadable {
 
 /// What a `GitSync` remembers.
 pub fn remembered(git_sync: Option<&Value>) -> Memory {
-    let status = git_sync.map(status_of).unwrap_or_default();
+    let status = GitSyncStatus::of(git_sync);
     status.server.as_ref().map(Memory::from).unwrap_or_default()
 }
 

@@ -66,9 +66,7 @@ fn content(path: &str) -> io::Result<Vec<u8>> {
 
 impl BundleSource for File {
     async fn current(&self) -> Result<Bundle, Error> {
-        let outcome = self.read().await;
-        self.last.note(&outcome);
-        outcome
+        self.last.noted(self.read().await)
     }
 
     async fn changed(&self) {
@@ -105,7 +103,7 @@ mod tests {
 
         std::fs::write(&path, "token-of-somebody").unwrap();
         source.changed().await;
-        let refused = super::super::with_causes(&source.current().await.unwrap_err());
+        let refused = crate::model::diagnostic::with_causes(&source.current().await.unwrap_err());
         assert!(refused.contains("holds no SPIFFE bundle"), "{refused}");
         assert!(!refused.contains("token-of-somebody"), "{refused}");
 

@@ -103,9 +103,7 @@ impl LocalEndpoint {
 
 impl BundleSource for LocalEndpoint {
     async fn current(&self) -> Result<Bundle, Error> {
-        let outcome = self.read().await;
-        self.last.note(&outcome);
-        outcome
+        self.last.noted(self.read().await)
     }
 
     async fn changed(&self) {

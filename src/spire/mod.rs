@@ -108,14 +108,3 @@ pub enum Error {
     #[error("no source of the own bundle works: {0}")]
     NoSource(String),
 }
-
-/// An error with what led to it, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
-}

@@ -13,9 +13,10 @@ use crate::model::bundle::{Bundle, Digest};
 pub(super) struct Last(Mutex<Option<Digest>>);
 
 impl Last {
-    /// Remembers what a reading led to.
-    pub(super) fn note(&self, outcome: &Result<Bundle, Error>) {
+    /// Remembers what a reading led to, and hands it on.
+    pub(super) fn noted(&self, outcome: Result<Bundle, Error>) -> Result<Bundle, Error> {
         *self.lock() = outcome.as_ref().ok().map(Bundle::digest);
+        outcome
     }
 
     /// Reads every `interval` until it leads to something else than the reading that was noted.

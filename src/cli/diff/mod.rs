@@ -289,10 +289,7 @@ impl Arguments {
 
     /// Which cluster this is: what its agent says, which must not contradict what was asked for.
     fn cluster_name(&self, git_sync: Option<&Value>) -> anyhow::Result<ClusterName> {
-        let status = git_sync.and_then(|object| object.get("status")).cloned();
-        let status: GitSyncStatus = status
-            .and_then(|status| serde_json::from_value(status).ok())
-            .unwrap_or_default();
+        let status = GitSyncStatus::of(git_sync);
         match (&self.cluster, status.cluster.as_str()) {
             (Some(asked), told) if told.is_empty() || told == asked.as_str() => Ok(asked.clone()),
             (Some(asked), told) => {

@@ -7,12 +7,12 @@ use crate::{
     cli::{check::now, output},
     cluster::{Cluster as _, Conflicts, KubeCluster, Mode},
     federation::server::Write,
-    model::{declarations::Declarations, manifest::ObjectRef, trust_domain::TrustDomain},
-    plan::Action,
-    reconcile::{
-        server::{self, Examined},
-        sync::with_causes,
+    model::{
+        declarations::Declarations, diagnostic::with_causes, manifest::ObjectRef,
+        trust_domain::TrustDomain,
     },
+    plan::Action,
+    reconcile::server::{self, Examined},
 };
 
 /// The objects that would be written. What keeps the server from being as declared is told, and what

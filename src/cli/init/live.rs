@@ -91,10 +91,7 @@ async fn reported(cluster: &KubeCluster) -> Result<Known, crate::cluster::Error>
         Err(crate::cluster::Error::UnknownKind(_)) => None,
         found => found?,
     };
-    let status = git_sync.and_then(|mut object| object.get_mut("status").map(std::mem::take));
-    let status: GitSyncStatus = status
-        .and_then(|status| serde_json::from_value(status).ok())
-        .unwrap_or_default();
+    let status = GitSyncStatus::of(git_sync.as_ref());
     let place = "the status of the GitSync";
     let signer = match status.signer {
         Some(signer) => Some(Found::new(signer, place)),

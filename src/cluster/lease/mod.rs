@@ -30,7 +30,7 @@ use tokio::sync::watch;
 
 pub use self::election::Timing;
 use self::election::{Election, Record, Turn};
-use super::{Error, KubeCluster};
+use super::{Error, KubeCluster, apply::within};
 use crate::model::manifest::FIELD_MANAGER;
 
 /// How long one look or one write may take: several fit into what a holder has left.
@@ -221,7 +221,7 @@ impl Candidate {
     }
 
     async fn read(&self) -> Result<Option<Lease>, Error> {
-        within("get", self.what(), self.api.get_opt(&self.name)).await
+        within(ATTEMPT, "get", self.what(), self.api.get_opt(&self.name)).await
     }
 
     /// Writes on top of what was read, or nothing: another's write in between makes it fail.
@@ -245,27 +245,16 @@ impl Candidate {
         write_to(record, lease.spec.get_or_insert_default());
         if there {
             let request = self.api.replace(&self.name, &parameters, &lease);
-            within("update", self.what(), request).await?;
+            within(ATTEMPT, "update", self.what(), request).await?;
         } else {
             let request = self.api.create(&parameters, &lease);
-            within("create", self.what(), request).await?;
+            within(ATTEMPT, "create", self.what(), request).await?;
         }
         Ok(())
     }
 
     fn what(&self) -> String {
         format!("Lease {}/{}", self.namespace, self.name)
-    }
-}
-
-async fn within<T>(
-    verb: &'static str,
-    what: String,
-    request: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, Error> {
-    match tokio::time::timeout(ATTEMPT, request).await {
-        Ok(result) => result.map_err(|error| Error::from_kube(verb, what, error)),
-        Err(_) => Err(Error::Timeout { verb, what }),
     }
 }
 

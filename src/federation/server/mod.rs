@@ -257,6 +257,18 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// To give back what was managed: what was written and reverted counts no more.
+    fn to_give_back(memory: &Memory) -> Self {
+        Self {
+            memory: Memory {
+                written: BTreeMap::new(),
+                reverts: Vec::new(),
+                ..memory.clone()
+            },
+            ..Self::default()
+        }
+    }
+
     fn tell(
         &mut self,
         kind: &'static str,

@@ -154,14 +154,7 @@ pub(super) fn manage(facts: &Facts<'_>, wanted: &Wanted) -> Decision {
 
 /// Gives everything back: what we made goes, and what we changed is as it was.
 pub(super) fn release(facts: &Facts<'_>, installation: &Installation) -> Decision {
-    let mut decision = Decision {
-        memory: Memory {
-            written: std::collections::BTreeMap::new(),
-            reverts: Vec::new(),
-            ..facts.memory.clone()
-        },
-        ..Decision::default()
-    };
+    let mut decision = Decision::to_give_back(facts.memory);
     exposure::release(facts, &mut decision);
     let config_map = facts.live.get(&config_map(installation));
     let touched = config_map.is_some_and(configuration::is_touched);

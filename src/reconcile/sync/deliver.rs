@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, stream};
 use serde_json::Value;
 
-use super::{CONCURRENCY, Sync, Writes, facts::Live, with_causes};
+use super::{CONCURRENCY, Sync, Writes, facts::Live};
 use crate::{
     cluster::{Cluster, Conflicts, Mode},
     federation::{
@@ -13,7 +13,10 @@ use crate::{
         objects::{self, CONTROL_PROBE, Context},
     },
     git::Repository,
-    model::manifest::{ObjectKey, ObjectRef},
+    model::{
+        diagnostic::with_causes,
+        manifest::{ObjectKey, ObjectRef},
+    },
 };
 
 impl<R: Repository, C: Cluster> Sync<R, C> {

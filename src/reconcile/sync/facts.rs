@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Error, Files, Inputs, Sync, status_of, with_causes};
+use super::{Error, Files, Inputs, Sync};
 use crate::{
     cluster::{
         Cluster, inventory,
-        types::{self, TrustPeerStatus},
+        types::{self, GitSyncStatus, TrustPeerStatus},
     },
     federation::{
         conditions::FORCE,
@@ -26,6 +26,7 @@ use crate::{
     model::{
         attestation::{self, Rejection},
         declarations::Declarations,
+        diagnostic::with_causes,
         manifest::{Gvk, ObjectKey, ObjectRef},
         repository::{Tree, distrust_path, topology_path},
         topology::Edge,
@@ -160,7 +161,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             .chain(live.peers.keys())
             .cloned()
             .collect();
-        let git_sync = live.git_sync.as_ref().map(status_of).unwrap_or_default();
+        let git_sync = GitSyncStatus::of(live.git_sync.as_ref());
         let statically: BTreeSet<String> = git_sync
             .server
             .map(|server| server.federates_with.into_iter().collect())

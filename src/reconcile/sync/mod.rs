@@ -38,7 +38,7 @@ use crate::{
         bundle::Bundle,
         declaration::{BundleEndpoint, Profile, TrustDomainSpec},
         declarations::Declarations,
-        diagnostic::Diagnostic,
+        diagnostic::{Diagnostic, with_causes},
         manifest::{Gvk, Manifest, ObjectRef},
         repository::{Revision, Tree, trust_domain_path},
         trust_domain::{ClusterName, TrustDomain},
@@ -419,7 +419,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                 .await?
                 .unwrap_or_default(),
         };
-        let former = status_of(&standing);
+        let former = GitSyncStatus::of(Some(&standing));
         let status = report::git_sync_status(pass, &former);
         self.write_status(
             &types::git_sync_kind(),
@@ -466,7 +466,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                     .apply(&parent, Conflicts::Take, Mode::Persist)
                     .await?
             };
-            let former = status_of(&standing);
+            let former = GitSyncStatus::of(Some(&standing));
             let status = report::failed(&self.identity, message, inputs, &former);
             self.write_status(&reference.gvk, &reference.name.into(), &status, &standing)
                 .await
@@ -504,21 +504,4 @@ fn looks(states: &[PeerState], declarations: &Declarations) -> BTreeMap<TrustDom
             Some((state.peer.clone(), Endpoint { url, identity }))
         })
         .collect()
-}
-
-/// What the status of a `GitSync` says.
-pub(crate) fn status_of(git_sync: &Value) -> GitSyncStatus {
-    let status = git_sync.get("status").cloned().unwrap_or_default();
-    serde_json::from_value(status).unwrap_or_default()
-}
-
-/// An error with what led to it, in one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

@@ -8,13 +8,15 @@ use serde_json::{Value, json};
 use super::{
     CONCURRENCY, Error, Sync, Writes,
     facts::{Live, is_member},
-    with_causes,
 };
 use crate::{
     cluster::{self, Cluster, Conflicts, Mode, inventory, types},
     federation::{lifecycle::PeerState, resolve::Standing},
     git::Repository,
-    model::manifest::{Gvk, Manifest, ObjectKey, ObjectRef},
+    model::{
+        diagnostic::with_causes,
+        manifest::{Gvk, Manifest, ObjectKey, ObjectRef},
+    },
     plan::{self, Action, Step, mask, order, ownership},
 };
 

@@ -1,8 +1,11 @@
 //! Which commit is in force: the reviewed branch's tip, unless that went back.
 
-use super::{Error, Sync, facts::Live, status_of};
+use super::{Error, Sync, facts::Live};
 use crate::{
-    cluster::{Cluster, types::GIT_SYNC_NAME},
+    cluster::{
+        Cluster,
+        types::{GIT_SYNC_NAME, GitSyncStatus},
+    },
     git::{Heads, Repository},
     model::repository::Revision,
 };
@@ -23,7 +26,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             revision: revision.clone(),
             rewound,
         };
-        let former = live.git_sync.as_ref().map(status_of).unwrap_or_default();
+        let former = GitSyncStatus::of(live.git_sync.as_ref());
         let in_force = former.revision.as_deref();
         let Some(in_force) = in_force.and_then(|name| Revision::parse(name).ok()) else {
             return Ok(chosen(tip, None));

@@ -4,15 +4,18 @@
 
 use std::collections::BTreeSet;
 
-use super::{Inputs, Sync, Writes, facts::Live, status_of, with_causes};
+use super::{Inputs, Sync, Writes, facts::Live};
 use crate::{
-    cluster::{self, Cluster, Conflicts, Mode, types},
+    cluster::{
+        self, Cluster, Conflicts, Mode,
+        types::{self, GitSyncStatus},
+    },
     federation::{
         conditions::Condition,
         server::{Decision, Memory, Piece, SERVER_CONFIGURED, Step, Write},
     },
     git::Repository,
-    model::{declarations::Declarations, manifest::ObjectRef},
+    model::{declarations::Declarations, diagnostic::with_causes, manifest::ObjectRef},
     reconcile::{
         report,
         server::{self, Examined, Unreadable},
@@ -105,7 +108,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
     async fn record_server(&self, memory: &Memory) -> Result<(), cluster::Error> {
         let reference = types::git_sync_reference();
         let standing = self.cluster.get(&reference).await?.unwrap_or_default();
-        let mut status = status_of(&standing);
+        let mut status = GitSyncStatus::of(Some(&standing));
         let recorded = memory.into();
         if status.server.as_ref() == Some(&recorded) {
             return Ok(());

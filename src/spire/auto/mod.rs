@@ -17,8 +17,8 @@ use std::{
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{BundleSource, Error, with_causes};
-use crate::model::{bundle::Bundle, trust_domain::TrustDomain};
+use super::{BundleSource, Error};
+use crate::model::{bundle::Bundle, diagnostic::with_causes, trust_domain::TrustDomain};
 
 /// How fast another source is taken.
 #[derive(Clone, Copy, Debug)]

@@ -142,9 +142,7 @@ async fn finish(mut process: AttachedProcess) -> std::io::Result<Ended> {
 
 impl BundleSource for Exec {
     async fn current(&self) -> Result<Bundle, Error> {
-        let outcome = self.read().await;
-        self.last.note(&outcome);
-        outcome
+        self.last.noted(self.read().await)
     }
 
     async fn changed(&self) {

@@ -42,22 +42,25 @@ pub(crate) fn server(spec: &ClusterSpec, bundle_endpoint: bool) -> Value {
 
 /// What makes the server's bundle known in the cluster, as type and configuration of a plugin.
 pub(crate) fn publication(spec: &ClusterSpec) -> (&'static str, Value) {
-    let namespace = &spec.spire_namespace;
     if spec.roots_only {
-        let notifier = json!([{"k8sbundle": {"plugin_data": {
-            "namespace": namespace,
-            "config_map": BUNDLE_CONFIG_MAP,
-            "config_map_key": ROOTS_KEY,
-        }}}]);
-        return ("Notifier", notifier);
+        return ("Notifier", notifier(spec));
     }
     let publisher = json!([{"k8s_configmap": {"plugin_data": {"clusters": {&spec.name: {
         "format": "spiffe",
-        "namespace": namespace,
+        "namespace": spec.spire_namespace,
         "configmap_name": BUNDLE_CONFIG_MAP,
         "configmap_key": BUNDLE_KEY,
     }}}}}]);
     ("BundlePublisher", publisher)
+}
+
+/// The plugin that publishes the X.509 roots as PEM.
+pub(crate) fn notifier(spec: &ClusterSpec) -> Value {
+    json!([{"k8sbundle": {"plugin_data": {
+        "namespace": spec.spire_namespace,
+        "config_map": BUNDLE_CONFIG_MAP,
+        "config_map_key": ROOTS_KEY,
+    }}}])
 }
 
 /// The configuration of a controller manager in the server's pod.

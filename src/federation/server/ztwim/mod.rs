@@ -451,14 +451,7 @@ pub(super) fn release(facts: &Facts<'_>, installation: &Installation) -> Decisio
     let (Some(Generation::With), Some(server)) = (Generation::of(facts.live), server) else {
         return objects::release(facts, installation);
     };
-    let mut decision = Decision {
-        memory: Memory {
-            written: std::collections::BTreeMap::new(),
-            reverts: Vec::new(),
-            ..facts.memory.clone()
-        },
-        ..Decision::default()
-    };
+    let mut decision = Decision::to_give_back(facts.memory);
     exposure::release(facts, &mut decision);
     let live = &server["spec"]["federation"];
     if applied(server, "f:federatesWith") {

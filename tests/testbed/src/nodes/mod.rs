@@ -57,11 +57,8 @@ const GIT_PORT: u16 = 9418;
 /// What a cluster with a node is called and has.
 #[derive(Clone, Debug)]
 pub struct NodeSpec {
-    /// The cluster and its SPIRE.
+    /// The cluster and its SPIRE, whose roots are published in PEM in any case.
     pub cluster: ClusterSpec,
-    /// Whether SPIRE writes its bundle into a `ConfigMap` in SPIFFE's format (`BundlePublisher` `k8s_configmap`). Its
-    /// roots are there in PEM in any case.
-    pub bundle_publisher: bool,
     /// Whether SPIRE serves its bundle from the start.
     pub bundle_endpoint: bool,
     /// How often spire-controller-manager looks at everything; without one every 10 s, as it does itself.
@@ -75,7 +72,6 @@ impl NodeSpec {
     pub fn new(cluster: ClusterSpec) -> Self {
         Self {
             cluster,
-            bundle_publisher: true,
             bundle_endpoint: false,
             gc_interval: None,
             images: Vec::new(),

@@ -4,17 +4,13 @@ use serde_json::{Value, json};
 
 use super::{CONTAINER, CONTROLLER_MANAGER_CONTAINER, NodeSpec, SERVER};
 use crate::SpireVersion;
+use crate::configuration;
+use crate::loopback::DATA_MOUNT;
 use crate::nodes::images::{CONTROLLER_MANAGER, spire_image};
-use crate::spire_configuration::{self, BUNDLE_CONFIG_MAP, BUNDLE_KEY};
+use crate::spire_configuration::{self, BUNDLE_CONFIG_MAP};
 
 /// The port of the server's API in its pod.
 const API: u16 = 8081;
-
-/// The port of the bundle endpoint, wherever it is served.
-pub(super) const BUNDLE_ENDPOINT: u16 = 8443;
-
-/// Where the server keeps what it must not lose.
-const DATA: &str = "/run/spire/data";
 
 /// The key in the server's `ConfigMap`, and the file in its pod.
 const CONFIGURATION: &str = "server.conf";
@@ -44,7 +40,7 @@ pub(super) fn objects(spec: &NodeSpec, version: SpireVersion) -> Vec<Value> {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": metadata(SERVER),
-            "data": {CONFIGURATION: pretty(&configuration(spec))},
+            "data": {CONFIGURATION: pretty(&server_configuration(spec))},
         }),
         json!({
             "apiVersion": "v1",
@@ -73,53 +69,19 @@ fn labels() -> Value {
     })
 }
 
-/// JSON, as every distribution writes it.
-fn configuration(spec: &NodeSpec) -> Value {
-    let cluster = &spec.cluster;
-    let namespace = &cluster.spire_namespace;
-    let mut server = spire_configuration::server(cluster);
-    server["bind_address"] = json!("0.0.0.0");
-    server["bind_port"] = json!(API.to_string());
-    server["data_dir"] = json!(DATA);
-    if spec.bundle_endpoint {
-        server["federation"] = spire_configuration::federation("0.0.0.0", BUNDLE_ENDPOINT);
+/// What the server is configured with in any pod, and the roots in PEM besides, for the agents.
+fn server_configuration(spec: &NodeSpec) -> Value {
+    let mut server = configuration::server(&spec.cluster, spec.bundle_endpoint);
+    if let Some(plugins) = server["plugins"].as_object_mut() {
+        plugins.insert(
+            "Notifier".to_owned(),
+            configuration::notifier(&spec.cluster),
+        );
+        if !spec.bundle_publisher {
+            plugins.remove("BundlePublisher");
+        }
     }
-    let mut configuration = json!({
-        "health_checks": {
-            "listener_enabled": true,
-            "bind_address": "0.0.0.0",
-            "bind_port": "8080",
-            "live_path": "/live",
-            "ready_path": "/ready",
-        },
-        "plugins": {
-            "DataStore": [{"sql": {"plugin_data": {
-                "database_type": "sqlite3",
-                "connection_string": format!("{DATA}/datastore.sqlite3"),
-            }}}],
-            "KeyManager": [{"disk": {"plugin_data": {"keys_path": format!("{DATA}/keys.json")}}}],
-            "NodeAttestor": [{"k8s_psat": {"plugin_data": {"clusters": [{
-                &cluster.name: {"service_account_allow_list": [format!("{namespace}:{}", super::AGENT)]},
-            }]}}}],
-            // The roots in PEM, for the agents.
-            "Notifier": [{"k8sbundle": {"plugin_data": {
-                "namespace": namespace,
-                "config_map": BUNDLE_CONFIG_MAP,
-            }}}],
-        },
-        "server": server,
-    });
-    if spec.bundle_publisher {
-        configuration["plugins"]["BundlePublisher"] = json!([{"k8s_configmap": {"plugin_data": {"clusters": {
-            &cluster.name: {
-                "format": "spiffe",
-                "namespace": namespace,
-                "configmap_name": BUNDLE_CONFIG_MAP,
-                "configmap_key": BUNDLE_KEY,
-            },
-        }}}}]);
-    }
-    configuration
+    server
 }
 
 fn controller_manager(spec: &NodeSpec) -> Value {
@@ -189,7 +151,7 @@ fn server_container(version: SpireVersion) -> Value {
         "volumeMounts": [
             {"name": "server-socket", "mountPath": "/tmp/spire-server/private"},
             {"name": "server-config", "mountPath": "/run/spire/config", "readOnly": true},
-            {"name": "spire-data", "mountPath": DATA},
+            {"name": "spire-data", "mountPath": DATA_MOUNT},
         ],
     })
 }
