@@ -72,15 +72,7 @@ fn labels() -> Value {
 /// What the server is configured with in any pod, and the roots in PEM besides, for the agents.
 fn server_configuration(spec: &NodeSpec) -> Value {
     let mut server = configuration::server(&spec.cluster, spec.bundle_endpoint);
-    if let Some(plugins) = server["plugins"].as_object_mut() {
-        plugins.insert(
-            "Notifier".to_owned(),
-            configuration::notifier(&spec.cluster),
-        );
-        if !spec.bundle_publisher {
-            plugins.remove("BundlePublisher");
-        }
-    }
+    server["plugins"]["Notifier"] = configuration::notifier(&spec.cluster);
     server
 }
 
