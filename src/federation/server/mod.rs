@@ -4,10 +4,10 @@
 //! | question | module |
 //! |---|---|
 //! | which objects are looked at, and who decides about them | here |
-//! | `server.conf`, its `ConfigMap`, and giving them back | [`config`], [`configuration`] |
-//! | the `StatefulSet`: port, restart, what a restart would lose | [`rollout`], [`survival`] |
-//! | Service, Route, Ingress, `TLSRoute` | [`exposure`] |
-//! | the operator of the distribution `ztwim` | [`ztwim`] |
+//! | `server.conf`, its `ConfigMap`, and giving them back | [`config`], `configuration` |
+//! | the `StatefulSet`: port, restart, what a restart would lose | `rollout`, `survival` |
+//! | Service, Route, Ingress, `TLSRoute` | `exposure` |
+//! | the operator of the distribution `ztwim` | `ztwim` |
 //! | somebody else writes the same | [`fight`] |
 //!
 //! **Invariants:** what already says the right thing is not written; whatever is not ours in an
@@ -198,7 +198,7 @@ pub struct Facts<'a> {
     pub live: &'a Live,
     /// What earlier passes remember.
     pub memory: &'a Memory,
-    /// Whether a restart may lose what [`survival`] finds; declared also for giving back.
+    /// Whether a restart may lose what `survival` finds; declared also for giving back.
     pub accept_data_loss: bool,
     /// The time.
     pub now: Timestamp,
