@@ -29,9 +29,24 @@ async fn start(name: &str, installed: Installed) -> Testbed {
 }
 
 async fn get(cluster: &Cluster, kind: &str, name: &str) -> Value {
+    let found = find(cluster, kind, name).await.unwrap();
+    found.unwrap_or_else(|| panic!("there is no {kind} {name}"))
+}
+
+async fn find(cluster: &Cluster, kind: &str, name: &str) -> anyhow::Result<Option<Value>> {
     let namespace = format!("--namespace={}", cluster.spire.namespace());
-    let arguments = ["get", kind, name, "--output=json", &namespace];
-    serde_json::from_str(&cluster.kubectl(&arguments).await.unwrap()).unwrap()
+    let arguments = [
+        "get",
+        kind,
+        name,
+        "--ignore-not-found",
+        "--output=json",
+        &namespace,
+    ];
+    let found = cluster.kubectl(&arguments).await?;
+    Ok((!found.is_empty())
+        .then(|| serde_json::from_str(&found))
+        .transpose()?)
 }
 
 async fn patch(cluster: &Cluster, kind: &str, name: &str, patch: &Value) -> anyhow::Result<()> {
@@ -173,7 +188,12 @@ async fn the_operator_puts_back_what_it_generates() {
     .await
     .unwrap();
     assert_eq!(spire.server_starts(), 2);
-    let route = get(cluster, "route", "spire-server-federation").await;
+    // Created in the same pass, after what the endpoint is served from.
+    let route = wait_until("the operator to create its route", SOON, async || {
+        find(cluster, "route", "spire-server-federation").await
+    })
+    .await
+    .unwrap();
     let host = format!("federation.{}", spire.trust_domain());
     assert_eq!(route["spec"]["host"], host);
 
