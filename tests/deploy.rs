@@ -406,6 +406,17 @@ fn a_metric_that_is_not_there_is_found() {
 }
 
 #[test]
+fn the_readme_says_of_every_part_what_it_is_for() {
+    let readme = fs::read_to_string(deploy().join("README.md")).unwrap();
+    let parts = ["Kustomization", "Component"].map(kustomizations).concat();
+    for part in parts.iter().filter(|part| !part.is_empty()) {
+        let row = format!("| `{part}/` |");
+        let told = readme.lines().any(|line| line.starts_with(&row));
+        assert!(told, "deploy/README.md has no row for `{part}/`");
+    }
+}
+
+#[test]
 fn the_configuration_that_the_readme_shows_is_one() {
     let readme = fs::read_to_string(deploy().join("README.md")).unwrap();
     let (_, rest) = readme.split_once("  config.yaml: |\n").unwrap();
