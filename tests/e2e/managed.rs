@@ -14,7 +14,11 @@ pub(crate) const EXPOSED: &str = "EndpointExposed";
 
 /// Grants the first cluster's agent what these parts of `deploy/server-management` have.
 pub(crate) async fn grant(federation: &Federation, parts: &[&str]) {
-    let cluster = federation.testbed.cluster(ONE).unwrap();
+    grant_in(federation.testbed.cluster(ONE).unwrap(), parts).await;
+}
+
+/// Grants a cluster's agent what these parts of `deploy/server-management` have.
+pub(crate) async fn grant_in(cluster: &Cluster, parts: &[&str]) {
     for part in parts {
         let part = format!(
             "{}/deploy/server-management/{part}",
@@ -78,11 +82,21 @@ pub(crate) async fn patch(cluster: &Cluster, kind: &str, name: &str, form: &str,
     cluster.kubectl(&arguments).await.unwrap();
 }
 
-/// Waits until a condition of the `GitSync` has a reason, and returns its message.
+/// Waits until a condition of the first cluster's `GitSync` has a reason, and returns its message.
 pub(crate) async fn told(federation: &Federation, kind: &str, reason: &str) -> String {
+    told_in(federation, ONE, kind, reason).await
+}
+
+/// Waits until a condition of a cluster's `GitSync` has a reason, and returns its message.
+pub(crate) async fn told_in(
+    federation: &Federation,
+    cluster: &str,
+    kind: &str,
+    reason: &str,
+) -> String {
     federation
-        .until(&format!("{kind} to be {reason}"), async || {
-            let status = federation.status(ONE, "gitsync", "trustweave").await?;
+        .until(&format!("{kind} to be {reason} in {cluster}"), async || {
+            let status = federation.status(cluster, "gitsync", "trustweave").await?;
             let condition = condition(&status, kind);
             anyhow::ensure!(condition["reason"] == reason, "the status is {status:#}");
             Ok(Some(

@@ -19,6 +19,7 @@ use crate::credentials::{ApiServerCredentials, ClusterAuthority};
 use crate::port;
 use crate::process::{Process, Program, arguments, flag};
 use crate::reaper::Reaper;
+use crate::router::Router;
 use crate::server_objects::Installed;
 use crate::spire::{Installation, Spire};
 use crate::spire_version::SpireVersion;
@@ -90,6 +91,7 @@ impl Cluster {
         reaper: &Arc<Reaper>,
         binaries: &Arc<Binaries>,
         web_authority: &Path,
+        router: &Router,
         directory: &Path,
         spec: &ClusterSpec,
     ) -> anyhow::Result<Self> {
@@ -115,11 +117,13 @@ impl Cluster {
             programs: binaries.spire(spec.spire_version()?)?.to_owned(),
             controller_manager: binaries.spire_controller_manager(),
             web_authority: web_authority.to_owned(),
+            proxy: router.url().to_owned(),
             reaper: Arc::clone(reaper),
         };
         let spire = Spire::start(installation)
             .await
             .with_context(|| format!("cannot start SPIRE in {}", spec.name))?;
+        router.add(spire.behind_router());
         Ok(Self {
             spire,
             name: spec.name.clone(),

@@ -199,6 +199,20 @@ impl Federation {
     /// Starts the clusters, prepares them as `deploy/` says, and commits the repository. The agents are not started
     /// yet.
     pub async fn prepare(plan: Plan, progress: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
+        let federation = Self::prepare_empty(plan, progress).await?;
+        let Plan {
+            project, topology, ..
+        } = &federation.plan;
+        let git = &federation.testbed.git;
+        repository::commit(git, project, topology, &federation.declared()?).await?;
+        Ok(federation)
+    }
+
+    /// The same with an empty repository: nobody has committed anything yet.
+    pub async fn prepare_empty(
+        plan: Plan,
+        progress: &(dyn Fn(&str) + Sync),
+    ) -> anyhow::Result<Self> {
         for cluster in &plan.clusters {
             anyhow::ensure!(
                 cluster.trust_domain == trust_domain(&cluster.name),
@@ -216,11 +230,6 @@ impl Federation {
         };
         let members = (0..federation.plan.clusters.len()).map(|index| federation.member(index));
         federation.members = futures::future::try_join_all(members).await?;
-        let Plan {
-            project, topology, ..
-        } = &federation.plan;
-        let git = &federation.testbed.git;
-        repository::commit(git, project, topology, &federation.declared()?).await?;
         Ok(federation)
     }
 

@@ -41,6 +41,7 @@ mod port;
 pub mod process;
 pub mod reaper;
 mod repository;
+pub mod router;
 mod server_commands;
 pub mod server_objects;
 mod settings;
@@ -68,12 +69,15 @@ pub use crate::spire_version::SpireVersion;
 use crate::authority::{Identity, WebAuthority};
 use crate::binaries::Binaries;
 use crate::reaper::Reaper;
+use crate::router::Router;
 
 /// Clusters, a git server, and a directory; all of it ends with this value.
 pub struct Testbed {
     clusters: Vec<Cluster>,
     /// The git server.
     pub git: GitRemote,
+    /// What leads from names to bundle endpoints.
+    pub router: Router,
     web: WebAuthority,
     reaper: Arc<Reaper>,
 }
@@ -95,14 +99,16 @@ impl Testbed {
         let reaper = Arc::new(Reaper::start()?);
         let git = GitRemote::create(&reaper, &reaper.directory().join("git"), "federation").await?;
         let web = WebAuthority::write(&reaper.directory().join("web-authority.pem"))?;
+        let router = Router::start().await?;
         let mut starts = Vec::new();
         if let Some(binaries) = &binaries {
             for (number, spec) in specs.iter().enumerate() {
                 // A number, since paths of sockets must be short and names may be long.
                 let directory = reaper.directory().join(number.to_string());
-                let (reaper, web) = (&reaper, web.path());
+                let (reaper, web, router) = (&reaper, web.path(), &router);
                 starts.push(async move {
-                    let cluster = Cluster::start(reaper, binaries, web, &directory, spec).await?;
+                    let cluster =
+                        Cluster::start(reaper, binaries, web, router, &directory, spec).await?;
                     progress(&format!(
                         "{} with {} is up after {:.1} s",
                         spec.name,
@@ -117,6 +123,7 @@ impl Testbed {
         Ok(Self {
             clusters,
             git,
+            router,
             web,
             reaper,
         })

@@ -24,6 +24,7 @@ use crate::operator::Operator;
 use crate::port;
 use crate::process::{Process, Program, http_get, run, wait_until};
 use crate::reaper::Reaper;
+use crate::router::Behind;
 use crate::server_commands::{ServerCommands, parse};
 use crate::server_objects::{
     self, CONFIGURATION_KEY, CONTROLLER_MANAGER_KEY, Installed, SPIRE_SERVER,
@@ -45,6 +46,8 @@ pub(crate) struct Installation {
     pub(crate) controller_manager: PathBuf,
     /// The root that the server takes for those of the public web.
     pub(crate) web_authority: PathBuf,
+    /// What the server's HTTP clients ask about names.
+    pub(crate) proxy: String,
     pub(crate) reaper: Arc<Reaper>,
 }
 
@@ -138,10 +141,13 @@ impl Spire {
             name: "spire-server".to_owned(),
             path: installation.server_program(),
             arguments: vec!["run".into(), "-config".into(), server.into()],
-            environment: vec![(
-                "SSL_CERT_FILE".into(),
-                installation.web_authority.clone().into(),
-            )],
+            environment: vec![
+                (
+                    "SSL_CERT_FILE".into(),
+                    installation.web_authority.clone().into(),
+                ),
+                ("HTTPS_PROXY".into(), installation.proxy.clone().into()),
+            ],
             directory: directory.clone(),
             log: logs.join("spire-server.log"),
         };
@@ -245,6 +251,16 @@ impl Spire {
     /// Where the server serves its bundle (profile `https_spiffe`).
     pub fn bundle_endpoint_url(&self) -> String {
         format!("https://127.0.0.1:{}", self.loopback.bundle_endpoint_port)
+    }
+
+    /// What names below the trust domain lead to.
+    pub(crate) fn behind_router(&self) -> Behind {
+        Behind {
+            client: self.installation.client.clone(),
+            trust_domain: self.trust_domain().to_owned(),
+            namespace: self.namespace().to_owned(),
+            bundle_endpoint_port: self.loopback.bundle_endpoint_port,
+        }
     }
 
     /// The SPIFFE ID that the bundle endpoint proves.
