@@ -18,91 +18,33 @@ use kube::{
     api::{Api, ApiResource, DynamicObject, GroupVersionKind, WatchEvent, WatchParams},
 };
 use serde_json::{Value, json};
-use trustweave::{
-    git::SigningKey,
-    model::{
-        attestation::{Attestation, NAMESPACE, Serial},
-        bundle::{Bundle, Digest},
-        declaration::BundleEndpoint,
-        repository::publication,
-    },
+use trustweave::model::{
+    attestation::{Attestation, Serial},
+    bundle::Bundle,
+    declaration::BundleEndpoint,
+    repository::publication,
 };
 use trustweave_testbed::{
     federation::{Federation, PATIENCE, trust_domain},
-    measure, ssh_key,
+    measure,
 };
 
 use super::{
-    ONE, TWO, condition, federated, held, holds_current_keys, own, plan, relationship, rotate,
+    ONE, TWO, condition, federated, held, holds_current_keys, own, plan,
+    publication::{Publication, branch, signing_key, stranger},
+    relationship, rotate,
     rules::{Rule, shows},
 };
-
-/// A publication as it stands on a branch.
-#[derive(Clone)]
-struct Standing {
-    bundle: Vec<u8>,
-    statement: Vec<u8>,
-    signature: String,
-}
-
-impl Standing {
-    async fn read(federation: &Federation, cluster: &str) -> Self {
-        let git = &federation.testbed.git;
-        let branch = branch(cluster);
-        let file = async |name| git.show(&branch, name).await.unwrap();
-        Self {
-            bundle: file(publication::BUNDLE).await.into_bytes(),
-            statement: file(publication::ATTESTATION).await.into_bytes(),
-            signature: file(publication::SIGNATURE).await,
-        }
-    }
-
-    /// The same with another statement, signed with a key.
-    fn stating(&self, key: &SigningKey, change: impl FnOnce(&mut Attestation)) -> Self {
-        let mut statement: Attestation = serde_json::from_slice(&self.statement).unwrap();
-        change(&mut statement);
-        let statement = statement.to_bytes();
-        Self {
-            bundle: self.bundle.clone(),
-            signature: key.sign(NAMESPACE, &statement).unwrap(),
-            statement,
-        }
-    }
-
-    /// The same about other bytes, under another serial, signed with a key.
-    fn of(&self, bundle: Vec<u8>, serial: u64, key: &SigningKey) -> Self {
-        let digest = Digest::of(&bundle);
-        Self {
-            bundle,
-            ..self.stating(key, |it| {
-                (it.sha256, it.serial) = (digest, Serial(serial));
-            })
-        }
-    }
-
-    /// As entries of a tree.
-    fn entries(&self) -> Vec<Entry> {
-        vec![
-            ("100644", "bundle.json".into(), self.bundle.clone()),
-            (
-                "100644",
-                "bundle.attestation.json".into(),
-                self.statement.clone(),
-            ),
-            (
-                "100644",
-                "bundle.attestation.json.sig".into(),
-                self.signature.clone().into_bytes(),
-            ),
-        ]
-    }
-}
 
 /// Mode, path as fast-import reads it between quotes, and content (a commit's name for a submodule).
 type Entry = (&'static str, String, Vec<u8>);
 
-fn branch(cluster: &str) -> String {
-    format!("trustweave/{}", trust_domain(cluster))
+/// A publication as entries of a tree.
+fn entries(publication: &Publication) -> Vec<Entry> {
+    let files = publication.files().into_iter();
+    files
+        .map(|(name, content)| ("100644", name.to_owned(), content.to_vec()))
+        .collect()
 }
 
 /// Puts a new root commit with these entries on a branch, whatever is there.
@@ -160,12 +102,6 @@ async fn caught_up(federation: &Federation, cluster: &str) {
         })
         .await
         .unwrap();
-}
-
-/// The signing key of a cluster's agent.
-fn signing_key(federation: &Federation, cluster: &str) -> SigningKey {
-    let file = &federation.signer(cluster).unwrap().private;
-    SigningKey::from_openssh(&fs::read_to_string(file).unwrap()).unwrap()
 }
 
 /// Everything that a cluster's events say.
@@ -266,37 +202,35 @@ async fn whoever_may_push_to_every_branch_without_a_key_moves_nothing() {
     let (mut federation, first) = besieged().await;
     let target = branch(TWO);
     let victim = Victim::of(&federation).await;
-    let standing = Standing::read(&federation, TWO).await;
-    let stranger = ssh_key(federation.testbed.directory(), "stranger").unwrap();
-    let stranger = fs::read_to_string(stranger.private).unwrap();
-    let stranger = SigningKey::from_openssh(&stranger).unwrap();
+    let standing = Publication::read(&federation, TWO).await;
+    let stranger = stranger(&federation);
 
-    let forged = Standing {
+    let forged = Publication {
         bundle: own(&federation, ONE).await.canonical(),
         ..standing.clone()
     };
-    let truncated = Standing {
+    let truncated = Publication {
         signature: standing.signature[..standing.signature.len() / 2].to_owned(),
         ..standing.clone()
     };
-    let with = |more: Vec<Entry>| [standing.entries(), more].concat();
+    let with = |more: Vec<Entry>| [entries(&standing), more].concat();
     let links = |mode: &'static str, content: &str| -> Vec<Entry> {
-        let entries = standing.entries().into_iter();
+        let entries = entries(&standing).into_iter();
         entries
             .map(|(_, path, _)| (mode, path, content.as_bytes().to_vec()))
             .collect()
     };
     let many = (0..60_000).map(|n| ("100644", format!("many/{n}/{n}"), Vec::new()));
     let unreadable = ("100644", "\\377\\376/\\200".to_owned(), b"x".to_vec());
-    let swapped = Standing::read(&federation, ONE).await;
+    let swapped = Publication::read(&federation, ONE).await;
     let jump = standing.stating(&stranger, |it| it.serial = Serial::LAST);
     let garbage = ("100644", "README.md".to_owned(), b"garbage".to_vec());
     let trees: Vec<(&str, &str, Vec<Entry>)> = vec![
-        ("a forged bundle", "OtherDigest", forged.entries()),
+        ("a forged bundle", "OtherDigest", entries(&forged)),
         (
             "a truncated signature",
             "UnreadableSignature",
-            truncated.entries(),
+            entries(&truncated),
         ),
         ("garbage", "MissingFile", vec![garbage]),
         (
@@ -305,7 +239,7 @@ async fn whoever_may_push_to_every_branch_without_a_key_moves_nothing() {
             links("120000", "/etc/passwd"),
         ),
         ("submodules", "MissingFile", links("160000", &first)),
-        ("another's publication", "UnknownSigner", swapped.entries()),
+        ("another's publication", "UnknownSigner", entries(&swapped)),
         ("more files than are read", "Verified", with(many.collect())),
         ("names that are no text", "Verified", with(vec![unreadable])),
     ];
@@ -327,13 +261,13 @@ async fn whoever_may_push_to_every_branch_without_a_key_moves_nothing() {
         .withstands(&federation, "a deleted branch", "Unpublished")
         .await;
     let below = format!("{target}/x");
-    force_push(&federation, &below, &standing.entries());
+    force_push(&federation, &below, &entries(&standing));
     victim
         .withstands(&federation, "a branch below the name", "Unpublished")
         .await;
     point(&federation, &below, None).await;
     // Nor does it decide what the agent publishes next.
-    force_push(&federation, &target, &jump.entries());
+    force_push(&federation, &target, &entries(&jump));
     victim
         .withstands(
             &federation,
@@ -383,7 +317,7 @@ async fn whoever_has_one_trust_domains_key_speaks_for_no_other_one() {
     let (mut federation, _) = besieged().await;
     let target = branch(TWO);
     let victim = Victim::of(&federation).await;
-    let standing = Standing::read(&federation, TWO).await;
+    let standing = Publication::read(&federation, TWO).await;
     let key = signing_key(&federation, TWO);
     let mut mixed = own(&federation, TWO).await;
     let stolen = own(&federation, ONE).await;
@@ -430,13 +364,13 @@ async fn whoever_has_one_trust_domains_key_speaks_for_no_other_one() {
         ),
     ];
     for (attack, reason, publication) in cases {
-        force_push(&federation, &target, &publication.entries());
+        force_push(&federation, &target, &entries(&publication));
         victim.withstands(&federation, attack, reason).await;
     }
 
     // The last serial is a serial: it is taken, and its owner is stuck until people step in.
     let last = standing.stating(&key, |it| it.serial = Serial::LAST);
-    force_push(&federation, &target, &last.entries());
+    force_push(&federation, &target, &entries(&last));
     let version = format!("0.{}", Serial::LAST);
     federation
         .peer_until(ONE, TWO, "the last serial", |status| {
@@ -457,12 +391,12 @@ async fn whoever_has_one_trust_domains_key_speaks_for_no_other_one() {
         .peer_until(ONE, TWO, "epoch 1", |status| status["version"] == "1.1")
         .await
         .unwrap();
-    let standing = Standing::read(&federation, TWO).await;
+    let standing = Publication::read(&federation, TWO).await;
     let clone = standing.stating(&key, |it| {
         "5e5a1b06-clone".clone_into(&mut it.cluster_uid);
         it.serial = Serial(2);
     });
-    force_push(&federation, &target, &clone.entries());
+    force_push(&federation, &target, &entries(&clone));
     does_not_publish(&federation, TWO, "cluster UID 5e5a1b06-clone").await;
     raise_epoch(&federation, TWO, 2).await;
     rotate(&federation, TWO).await;
@@ -526,7 +460,7 @@ async fn a_huge_bundle_is_refused_and_costs_little_memory() {
     let _shown = shows(&[Rule::Attack, Rule::Refusal]);
     let (mut federation, _) = besieged().await;
     let victim = Victim::of(&federation).await;
-    let standing = Standing::read(&federation, TWO).await;
+    let standing = Publication::read(&federation, TWO).await;
     let key = signing_key(&federation, TWO);
     let agent = federation.agent(ONE).unwrap().id();
     let before = measure::resident(agent).unwrap() >> 10;
@@ -539,7 +473,7 @@ async fn a_huge_bundle_is_refused_and_costs_little_memory() {
     ] {
         let publication = standing.of(bundle, 3, &key);
         let memory = Memory::of(agent);
-        force_push(&federation, &branch(TWO), &publication.entries());
+        force_push(&federation, &branch(TWO), &entries(&publication));
         victim
             .withstands(&federation, attack, "InvalidBundle")
             .await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use trustweave::{
     git::SigningKey,
     model::{
-        attestation::{self, Attestation, NAMESPACE, Serial},
+        attestation::{self, Attestation, Serial},
         bundle::Digest,
         declaration::API_VERSION,
         trust_domain::TrustDomain,
@@ -18,7 +18,7 @@ use trustweave_testbed::{
     ssh_key,
 };
 
-use super::bundle;
+use super::{bundle, publication::Publication};
 
 /// What publishes for trust domains that have no agent.
 pub(crate) struct Publisher {
@@ -84,22 +84,10 @@ impl Publisher {
             endpoint: serde_json::from_value(endpoint.clone()).unwrap(),
             cluster_uid: "00000000-0000-0000-0000-000000000000".to_owned(),
             issued_at: "2026-01-01T00:00:00Z".parse().unwrap(),
-        }
-        .to_bytes();
-        let signature = self.signer.sign(NAMESPACE, &statement).unwrap();
-        let (bundle, statement) = (
-            String::from_utf8(bundle).unwrap(),
-            String::from_utf8(statement).unwrap(),
-        );
-        let files = [
-            ("bundle.json", bundle.as_str()),
-            ("bundle.attestation.json", statement.as_str()),
-            ("bundle.attestation.json.sig", signature.as_str()),
-        ];
+        };
         let branch = format!("trustweave/{}", authority.trust_domain());
-        let git = &federation.testbed.git;
-        git.commit(&branch, &files, "Publish the bundle")
-            .await
-            .unwrap();
+        Publication::signed(bundle, &statement, &self.signer)
+            .commit(federation, &branch, "Publish the bundle")
+            .await;
     }
 }

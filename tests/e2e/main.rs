@@ -23,6 +23,7 @@ mod made_up;
 mod managed;
 mod mesh;
 mod model;
+mod publication;
 mod refusals;
 mod replicas;
 mod repository;

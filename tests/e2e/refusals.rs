@@ -1,117 +1,64 @@
 //! What is never delivered: forged, broken, empty, foreign and old bundles. The relationship that is there stays as
 //! it is, to the byte.
 
-use std::fs;
-
 use serde_json::{Value, json};
-use trustweave::{
-    git::SigningKey,
-    model::attestation::{Attestation, NAMESPACE, Serial},
-    model::bundle::{Bundle, Digest},
+use trustweave::model::{
+    attestation::Serial, bundle::Bundle, repository::publication, trust_domain::TrustDomain,
 };
-use trustweave_testbed::{
-    federation::{Federation, trust_domain},
-    ssh_key,
-};
+use trustweave_testbed::federation::{Federation, trust_domain};
 
 use super::{
-    ONE, TWO, condition, federated, held, holds_current_keys, own, plan, relationship, rotate,
+    ONE, TWO, condition, federated, held, holds_current_keys, own, plan,
+    publication::{Publication, branch, commit, signing_key, stranger},
+    relationship, rotate,
     rules::{Rule, shows},
 };
 
-/// What stands on the branch of the second cluster, to be tampered with.
-struct Standing {
-    bundle: Vec<u8>,
-    attestation: Attestation,
-    key: SigningKey,
-    branch: String,
-}
-
-impl Standing {
-    async fn read(federation: &Federation) -> Self {
-        let branch = format!("trustweave/{}", trust_domain(TWO));
-        let git = &federation.testbed.git;
-        let attestation = git.show(&branch, "bundle.attestation.json").await.unwrap();
-        let key = fs::read_to_string(&federation.signer(TWO).unwrap().private).unwrap();
-        Self {
-            bundle: git.show(&branch, "bundle.json").await.unwrap().into_bytes(),
-            attestation: serde_json::from_str(&attestation).unwrap(),
-            key: SigningKey::from_openssh(&key).unwrap(),
-            branch,
-        }
-    }
-
-    /// The files of a publication of other bytes under another serial, signed with a key.
-    fn files(&self, bundle: &[u8], serial: u64, key: &SigningKey) -> Vec<(&'static str, String)> {
-        let mut attestation = self.attestation.clone();
-        attestation.serial = Serial(serial);
-        attestation.sha256 = Digest::of(bundle);
-        let statement = attestation.to_bytes();
-        let signature = key.sign(NAMESPACE, &statement).unwrap();
-        vec![
-            ("bundle.json", String::from_utf8(bundle.to_vec()).unwrap()),
-            (
-                "bundle.attestation.json",
-                String::from_utf8(statement).unwrap(),
-            ),
-            ("bundle.attestation.json.sig", signature),
-        ]
-    }
-}
+/// The files of a publication by name.
+type Files = Vec<(&'static str, Vec<u8>)>;
 
 /// What somebody might put on the branch, and the reason for which it is refused.
 fn forgeries(
     federation: &Federation,
-    standing: &Standing,
+    standing: &Publication,
     old: &Bundle,
     own_bundle: &Bundle,
-) -> Vec<(&'static str, Vec<(&'static str, String)>)> {
-    let stranger = ssh_key(federation.testbed.directory(), "stranger").unwrap();
-    let stranger = fs::read_to_string(stranger.private).unwrap();
-    let stranger = SigningKey::from_openssh(&stranger).unwrap();
-    let key = &standing.key;
+) -> Vec<(&'static str, Files)> {
+    let key = &signing_key(federation, TWO);
+    let same = |serial, key| standing.of(standing.bundle.clone(), serial, key);
+    let other = |bundle: &[u8], serial| standing.of(bundle.to_vec(), serial, key);
     let empty = b"{\"keys\": [], \"spiffe_sequence\": 9}\n".as_slice();
     let broken = b"{\"keys\": [{\"use\": \"x509-svid\"}]}\n".as_slice();
-    let own_bundle = own_bundle.canonical();
     let unsigned = {
-        let mut files = standing.files(&standing.bundle, 3, key);
+        let mut files = files(&same(3, key));
         files.truncate(2);
         files
     };
-    let tampered = {
-        let mut files = standing.files(&standing.bundle, 3, key);
-        files[0].1.push('\n');
-        files
-    };
-    let other_td = {
-        let mut other: Value = serde_json::from_slice(&standing.attestation.to_bytes()).unwrap();
-        other["trustDomain"] = json!(trust_domain(ONE));
-        other["serial"] = json!(3);
-        let statement = format!("{other:#}\n");
-        let signature = key.sign(NAMESPACE, statement.as_bytes()).unwrap();
-        vec![
-            (
-                "bundle.json",
-                String::from_utf8(standing.bundle.clone()).unwrap(),
-            ),
-            ("bundle.attestation.json", statement),
-            ("bundle.attestation.json.sig", signature),
-        ]
-    };
-    vec![
-        ("MissingFile", unsigned),
+    let mut tampered = same(3, key);
+    tampered.bundle.push(b'\n');
+    let name = TrustDomain::parse(&trust_domain(ONE)).unwrap();
+    let other_td = standing.stating(key, |it| (it.trust_domain, it.serial) = (name, Serial(3)));
+    let signed = [
         ("OtherDigest", tampered),
-        (
-            "UnknownSigner",
-            standing.files(&standing.bundle, 3, &stranger),
-        ),
-        ("InvalidBundle", standing.files(empty, 3, key)),
+        ("UnknownSigner", same(3, &stranger(federation))),
+        ("InvalidBundle", other(empty, 3)),
         ("OtherTrustDomain", other_td),
-        ("InvalidBundle", standing.files(broken, 3, key)),
-        ("Rollback", standing.files(&old.canonical(), 1, key)),
-        ("InvalidBundle", standing.files(&own_bundle, 3, key)),
-        ("Equivocation", standing.files(&old.canonical(), 2, key)),
-    ]
+        ("InvalidBundle", other(broken, 3)),
+        ("Rollback", other(&old.canonical(), 1)),
+        ("InvalidBundle", other(&own_bundle.canonical(), 3)),
+        ("Equivocation", other(&old.canonical(), 2)),
+    ];
+    let signed = signed.iter().map(|(reason, it)| (*reason, files(it)));
+    std::iter::once(("MissingFile", unsigned))
+        .chain(signed)
+        .collect()
+}
+
+fn files(publication: &Publication) -> Files {
+    let files = publication.files().into_iter();
+    files
+        .map(|(name, content)| (name, content.to_vec()))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,25 +78,22 @@ async fn a_bundle_that_is_not_the_peers_newest_is_never_delivered() {
 
     // From here on somebody else writes the branch: the agent would repair it.
     federation.agent(TWO).unwrap().kill().unwrap();
-    let standing = Standing::read(&federation).await;
+    let standing = Publication::read(&federation, TWO).await;
     let newest = own(&federation, TWO).await;
     let before = relationship(&federation, ONE, TWO).await;
     let own_bundle = own(&federation, ONE).await;
     let cases = forgeries(&federation, &standing, &old, &own_bundle);
+    let branch = branch(TWO);
     for (reason, files) in cases {
         let git = &federation.testbed.git;
-        git.delete(
-            &standing.branch,
-            &["bundle.attestation.json.sig"],
-            "Make room",
-        )
-        .await
-        .unwrap();
-        let files: Vec<(&str, &str)> = files
+        git.delete(&branch, &[publication::SIGNATURE], "Make room")
+            .await
+            .unwrap();
+        let files: Vec<(&str, &[u8])> = files
             .iter()
-            .map(|(name, content)| (*name, content.as_str()))
+            .map(|(name, content)| (*name, content.as_slice()))
             .collect();
-        git.commit(&standing.branch, &files, reason).await.unwrap();
+        commit(&federation, &branch, &files, reason).await;
         federation
             .peer_until(ONE, TWO, &format!("the reason {reason}"), |status| {
                 let accepted = condition(status, "BundleAccepted");
