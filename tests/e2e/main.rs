@@ -30,6 +30,7 @@ mod repository;
 mod revocation;
 mod rotation;
 mod rules;
+mod seed;
 mod server;
 mod signers;
 mod sources;
