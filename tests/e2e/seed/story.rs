@@ -124,10 +124,8 @@ pub(super) fn registration_path(cluster: &str) -> String {
 /// A workload's registration, as the document has it.
 pub(super) fn registration(cluster: &str, workload: &str, peers: &[&str]) -> String {
     let own = trust_domain(cluster);
-    let peers: String = peers
-        .iter()
-        .map(|peer| format!("  - \"{peer}\"\n"))
-        .collect();
+    let peers = peers.iter().map(|peer| format!("  - \"{peer}\""));
+    let peers = peers.collect::<Vec<_>>().join("\n");
     format!(
         r#"apiVersion: spire.spiffe.io/v1alpha1
 kind: ClusterSPIFFEID
@@ -142,7 +140,8 @@ spec:
     matchLabels:
       kubernetes.io/metadata.name: federation-demo
   federatesWith:
-{peers}  className: {CLASS_NAME}
+{peers}
+  className: {CLASS_NAME}
 "#
     )
 }
