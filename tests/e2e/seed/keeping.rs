@@ -25,6 +25,8 @@ use crate::{
 
 /// "Automatic updates": the document has `federates_with` in server.conf for that. The relationship is enough.
 pub(super) async fn rotations_arrive_by_polling_alone(federation: &Federation) {
+    let peer = trust_domain(TWO);
+    let before = federation.status(ONE, "trustpeer", &peer).await.unwrap();
     federation.testbed.git.stop().await.unwrap();
     let begun = Instant::now();
     rotate(federation, TWO).await;
@@ -33,6 +35,13 @@ pub(super) async fn rotations_arrive_by_polling_alone(federation: &Federation) {
     federation.testbed.git.start().await.unwrap();
     let asked = federation.testbed.router.asked(&host(TWO));
     assert!(asked.led > 0, "{asked:?}");
+    // Git has it as well, once it is back.
+    federation
+        .peer_until(ONE, TWO, "another serial", |status| {
+            status["version"] != before["version"]
+        })
+        .await
+        .unwrap();
     progress(&format!(
         "seed automatic updates: `federates_with` in server.conf, a restart for each peer -> no commit; git is away, \
          SPIRE polls through the Route -> seen after {seconds:.1} s"

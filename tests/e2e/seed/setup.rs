@@ -231,10 +231,10 @@ pub(super) async fn the_workloads_are_registered(federation: &Federation) {
 
 /// Step 1.1 has the peers in the server's configuration too: possible, and needed by nothing.
 pub(super) async fn the_peer_is_in_the_servers_own_configuration(federation: &Federation) {
-    let [_, two] = trust_domains();
+    let ([_, two], third) = (trust_domains(), trust_domain("cluster-3"));
     let mut statically = endpoint(ONE, &host(ONE));
     statically["staticFederatesWith"] = json!(true);
-    let files = [declaration(federation, ONE, &statically, &[&two])];
+    let files = [declaration(federation, ONE, &statically, &[&two, &third])];
     let subject = "Have cluster-1's server name its peer itself";
     let commit = Commit::make(federation, subject, &files).await;
     let expected = json!({two.as_str(): {
