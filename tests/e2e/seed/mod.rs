@@ -23,6 +23,7 @@ async fn begin() -> Federation {
     let installed = Installed::Objects(ServerObjects::new(Distribution::Custom));
     let plan = plan().with_installed(&installed);
     let mut federation = Federation::prepare_empty(plan, &progress).await.unwrap();
+    troubleshooting::a_name_is_taken(&federation).await;
     for (name, ..) in CLUSTERS {
         let cluster = federation.testbed.cluster(name).unwrap();
         let configuration = get(cluster, "configmap", "spire-server").await;

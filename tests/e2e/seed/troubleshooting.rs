@@ -71,6 +71,25 @@ async fn until_route_has(federation: &Federation, cluster: &Cluster, host: &str)
         .unwrap();
 }
 
+/// A name that somebody else has in the second cluster.
+fn taken() -> String {
+    format!("federation.{}", trust_domain(TWO))
+}
+
+/// Has somebody else take the name. Of two Routes with one host the older one has it.
+pub(super) async fn a_name_is_taken(federation: &Federation) {
+    let other = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "web"}},
+        {
+            "apiVersion": "route.openshift.io/v1", "kind": "Route",
+            "metadata": {"name": "shop", "namespace": "web"},
+            "spec": {"host": taken(), "to": {"kind": "Service", "name": "shop"}},
+        },
+    ]});
+    let cluster = federation.testbed.cluster(TWO).unwrap();
+    cluster.kubectl_apply(&other.to_string()).await.unwrap();
+}
+
 /// "Bundle Endpoint Not Accessible: created, but the bundle is not updating."
 pub(super) async fn an_endpoint_that_is_not_reachable(federation: &Federation) {
     let [one, two] = trust_domains();
@@ -78,17 +97,7 @@ pub(super) async fn an_endpoint_that_is_not_reachable(federation: &Federation) {
         federation.testbed.cluster(TWO).unwrap(),
         &federation.testbed.router,
     );
-    // Somebody else in the cluster has had the name for long.
-    let taken = format!("federation.{two}");
-    let other = json!({"apiVersion": "v1", "kind": "List", "items": [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "web"}},
-        {
-            "apiVersion": "route.openshift.io/v1", "kind": "Route",
-            "metadata": {"name": "shop", "namespace": "web"},
-            "spec": {"host": taken, "to": {"kind": "Service", "name": "shop"}},
-        },
-    ]});
-    cluster.kubectl_apply(&other.to_string()).await.unwrap();
+    let taken = taken();
     let moved = declaration(federation, TWO, &endpoint(TWO, &taken), &[&one]);
     Commit::make(federation, "Give cluster-2 a shorter name", &[moved]).await;
     until_route_has(federation, cluster, &taken).await;
@@ -228,17 +237,17 @@ pub(super) async fn a_peer_that_is_not_ready(federation: &Federation) {
     assert_eq!(code, Some(1), "{text}");
     let told = format!("{waits} waits for {third}");
     assert!(text.contains(&told), "{text}");
-    commit.replaces(
-        "entries not created (peer without a bundle)",
-        "find out which of the names in federatesWith has no bundle; `trustweave status` says it",
-    );
-
     // Whose move it is: its agent's.
     let authority = Authority::new(&third).unwrap();
     publisher
         .publish(federation, &authority, &json!("none"))
         .await;
     until_federates_with(federation, ONE, WORKLOAD, &[&two, &third]).await;
+    commit.replaces(
+        "entries not created (peer without a bundle)",
+        "find out which name in federatesWith has no bundle, fetch that bundle, paste it (here the peer is held back, \
+         `trustweave status` says so, and its agent's first publication ends it)",
+    );
 }
 
 /// "Workloads Not Receiving Federated Bundles: an SVID, but no federated trust bundle."
