@@ -25,6 +25,7 @@ pub mod binaries;
 mod clock;
 pub mod cluster;
 mod configuration;
+mod control_plane;
 pub mod crds;
 pub mod credentials;
 pub mod endpoint;

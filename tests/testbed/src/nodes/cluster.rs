@@ -16,10 +16,11 @@ use super::fabric::Fabric;
 use super::images::Images;
 use super::node::Node;
 use super::plan::{Addresses, ZONE};
-use super::programs::{ADMIN_TOKEN, API_PORT, CONTAINERD, Programs};
+use super::programs::{API_PORT, CONTAINERD, Programs};
 use super::spire::Spire;
 use crate::access::{Access, START};
 use crate::binaries::{Binaries, NodeBinaries};
+use crate::control_plane::ADMIN_TOKEN;
 use crate::process::{arguments, wait_until};
 use crate::reaper::Reaper;
 
