@@ -74,7 +74,7 @@ fn labels() -> Value {
 
 /// What the server is configured with in any pod, and the roots in PEM besides, for the agents.
 fn server_configuration(spec: &NodeSpec) -> Value {
-    let mut server = configuration::server(&spec.cluster, spec.bundle_endpoint);
+    let mut server = configuration::server(&spec.cluster, false);
     server["plugins"]["Notifier"] = configuration::notifier(&spec.cluster);
     server
 }
@@ -84,10 +84,6 @@ fn controller_manager(spec: &NodeSpec) -> Value {
     // A restarted pod would wait for its predecessor's lease.
     configuration["leaderElection"] = json!({"leaderElect": false});
     configuration["validatingWebhookConfigurationName"] = json!(WEBHOOK);
-    if let Some(interval) = spec.gc_interval {
-        // The field takes no text, only nanoseconds.
-        configuration["gcInterval"] = json!(interval.as_nanos());
-    }
     configuration
 }
 
