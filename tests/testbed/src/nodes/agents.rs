@@ -11,6 +11,7 @@ use kube::Api;
 use kube::api::ListParams;
 
 use super::federation::{Federation, NAMESPACE};
+use crate::access::START;
 use crate::federation::{PATIENCE, sum};
 use crate::measure::resident;
 use crate::process::wait_until;
@@ -104,7 +105,7 @@ impl Federation {
         let ready = Mutex::new(BTreeMap::new());
         let seen = || ready.lock().unwrap_or_else(PoisonError::into_inner);
         let what = format!("the agents of {cluster} to be ready");
-        wait_until(&what, PATIENCE, async || {
+        wait_until(&what, START, async || {
             let mut failure = None;
             for pod in self.pods(cluster).await? {
                 if seen().contains_key(&pod) {

@@ -179,13 +179,15 @@ impl Federation {
         &self,
         deed: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
+        // Deeds are large, and each future that awaits one would hold it.
+        let deed = Box::pin(deed);
         let before = self.failures().await?;
         let watched = self.keeping_peers(async {
             let done = deed.await?;
             self.prints(CLIENTS, CLIENT, "ok ").await?;
             Ok(done)
         });
-        let done = watched.await?;
+        let done = Box::pin(watched).await?;
         let failures = self.failures().await?;
         anyhow::ensure!(
             failures == before,
