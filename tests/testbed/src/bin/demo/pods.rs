@@ -156,6 +156,9 @@ async fn sources(federation: &Federation, figures: &mut Figures) -> anyhow::Resu
             format!("rotation, read by {source} -> the peer's SPIRE holds the new key"),
             delivered,
         );
+        if delivered < published {
+            println!("   SPIRE's own poll of the peer's endpoint was faster than git");
+        }
         println!("   every call was answered meanwhile");
     }
     Ok(())
