@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 
 use crate::access::{Access, START, field_manager, write};
 use crate::binaries::Binaries;
+use crate::control_plane::{self, ADMIN_TOKEN};
 use crate::crds;
 use crate::credentials::{ApiServerCredentials, ClusterAuthority};
 use crate::port;
@@ -23,9 +24,6 @@ use crate::router::Router;
 use crate::server_objects::Installed;
 use crate::spire::{Installation, Spire};
 use crate::spire_version::SpireVersion;
-
-/// Only this machine can reach the API server, and only as long as a test runs.
-const ADMIN_TOKEN: &str = "testbed-admin";
 
 /// The node that the scheduler binds pods to.
 pub const NODE: &str = "node-1";
@@ -317,63 +315,28 @@ struct Layout<'a> {
 
 impl Layout<'_> {
     fn etcd(&self, binaries: &Binaries) -> Program {
-        let Self {
-            etcd_url, peer_url, ..
-        } = self;
-        let arguments = arguments![
-            "--name=etcd",
-            flag("--data-dir=", &self.directory.join("etcd")),
-            format!("--listen-client-urls={etcd_url}"),
-            format!("--advertise-client-urls={etcd_url}"),
-            format!("--listen-peer-urls={peer_url}"),
-            format!("--initial-advertise-peer-urls={peer_url}"),
-            format!("--initial-cluster=etcd={peer_url}"),
-            // Nobody needs this data after a power failure.
-            "--unsafe-no-fsync",
-        ];
+        let data = self.directory.join("etcd");
+        let arguments = control_plane::etcd(&data, &self.etcd_url, &self.peer_url);
         self.program("etcd", binaries.etcd(), arguments)
     }
 
     fn api_server(&self, binaries: &Binaries) -> Program {
-        let Self {
-            credentials,
-            etcd_url,
-            api_port,
-            ..
-        } = self;
-        let arguments = arguments![
-            format!("--etcd-servers={etcd_url}"),
+        let mut arguments =
+            control_plane::api_server(self.credentials, self.tokens, &self.etcd_url, self.api_port);
+        arguments.extend(arguments![
             "--bind-address=127.0.0.1",
-            format!("--secure-port={api_port}"),
             flag("--cert-dir=", &self.directory.join("pki")),
-            flag("--tls-cert-file=", &credentials.server.certificate),
-            flag("--tls-private-key-file=", &credentials.server.key),
-            flag("--token-auth-file=", self.tokens),
             "--authorization-mode=RBAC",
-            flag(
-                "--service-account-key-file=",
-                &credentials.service_account_public_key
-            ),
-            flag(
-                "--service-account-signing-key-file=",
-                &credentials.service_account_key
-            ),
-            "--service-account-issuer=https://kubernetes.default.svc",
             "--service-cluster-ip-range=10.91.0.0/16",
             // Without a kubelet nobody would ever remove the taint of a new node, and no pod needs a token.
             "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
-        ];
+        ]);
         self.program("kube-apiserver", binaries.kube_apiserver(), arguments)
     }
 
     fn controllers(&self, binaries: &Binaries) -> Program {
-        let arguments = arguments![
-            flag("--kubeconfig=", self.kubeconfig),
-            flag("--root-ca-file=", &self.credentials.authority),
-            CONTROLLERS,
-            "--leader-elect=false",
-            "--secure-port=0",
-        ];
+        let mut arguments = control_plane::controllers(self.kubeconfig, self.credentials);
+        arguments.push(CONTROLLERS.into());
         self.program(
             "kube-controller-manager",
             binaries.kube_controller_manager(),
@@ -382,11 +345,7 @@ impl Layout<'_> {
     }
 
     fn scheduler(&self, binaries: &Binaries) -> Program {
-        let arguments = arguments![
-            flag("--kubeconfig=", self.kubeconfig),
-            "--leader-elect=false",
-            "--secure-port=0",
-        ];
+        let arguments = control_plane::scheduler(self.kubeconfig);
         self.program("kube-scheduler", binaries.kube_scheduler(), arguments)
     }
 

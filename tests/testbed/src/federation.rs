@@ -573,7 +573,7 @@ impl Federation {
 }
 
 /// The sum of a metric over its labels.
-fn sum(exposition: &str, metric: &str) -> f64 {
+pub(crate) fn sum(exposition: &str, metric: &str) -> f64 {
     exposition
         .lines()
         .filter_map(|line| line.strip_prefix(metric))

@@ -25,6 +25,7 @@ pub mod binaries;
 mod clock;
 pub mod cluster;
 mod configuration;
+mod control_plane;
 pub mod crds;
 pub mod credentials;
 pub mod endpoint;
@@ -91,9 +92,7 @@ impl Testbed {
         let binaries = if specs.is_empty() {
             None
         } else {
-            let versions = specs.iter().map(ClusterSpec::spire_version);
-            let versions = versions.collect::<anyhow::Result<_>>()?;
-            Some(Arc::new(Binaries::ensure(&versions, progress)?))
+            Some(Arc::new(binaries_for(specs.iter(), progress)?))
         };
         let begin = Instant::now();
         let reaper = Arc::new(Reaper::start()?);
@@ -109,12 +108,7 @@ impl Testbed {
                 starts.push(async move {
                     let cluster =
                         Cluster::start(reaper, binaries, web, router, &directory, spec).await?;
-                    progress(&format!(
-                        "{} with {} is up after {:.1} s",
-                        spec.name,
-                        spec.trust_domain,
-                        begin.elapsed().as_secs_f32()
-                    ));
+                    tell_start(spec, begin, progress);
                     anyhow::Ok(cluster)
                 });
             }
@@ -198,6 +192,25 @@ impl Testbed {
             },
         )
     }
+}
+
+/// The programs that clusters need, at either level.
+pub(crate) fn binaries_for<'a>(
+    specs: impl Iterator<Item = &'a ClusterSpec>,
+    progress: &(dyn Fn(&str) + Sync),
+) -> anyhow::Result<Binaries> {
+    let versions = specs.map(ClusterSpec::spire_version);
+    Binaries::ensure(&versions.collect::<anyhow::Result<_>>()?, progress)
+}
+
+/// Tells that a cluster of either level is up.
+pub(crate) fn tell_start(spec: &ClusterSpec, begin: Instant, progress: &(dyn Fn(&str) + Sync)) {
+    progress(&format!(
+        "{} with {} is up after {:.1} s",
+        spec.name,
+        spec.trust_domain,
+        begin.elapsed().as_secs_f32()
+    ));
 }
 
 impl Drop for Testbed {

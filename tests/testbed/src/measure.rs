@@ -3,12 +3,13 @@
 //! Times are from the deed (a commit, a rotation that SPIRE has made) to its effect as a client sees it, asked for
 //! every 50 ms and more.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use crate::federation::{CLUSTERS, Federation, PATIENCE, peer_of, trust_domain};
+use crate::federation::{CLUSTERS, Federation, PATIENCE, peer_of, sum, trust_domain};
 use crate::git::GitRemote;
 use crate::nodes;
 use crate::server_commands::ServerCommands;
@@ -21,6 +22,15 @@ pub trait Measured {
 
     /// The SPIRE server of a cluster.
     fn server(&self, cluster: &str) -> anyhow::Result<&ServerCommands>;
+
+    /// The public half of the key of a cluster's agent.
+    fn signer(&self, cluster: &str) -> anyhow::Result<&str>;
+
+    /// A directory for one's own files.
+    fn directory(&self) -> &Path;
+
+    /// The value of a metric of the agent that leads in a cluster: the sum over its labels.
+    fn metric(&self, cluster: &str, metric: &str) -> impl Future<Output = anyhow::Result<f64>>;
 
     /// Runs kubectl in a cluster with all rights, and returns its stdout.
     fn kubectl(
@@ -160,6 +170,22 @@ pub async fn rotation(measured: &impl Measured) -> anyhow::Result<(Duration, Dur
     Ok(times)
 }
 
+/// The same while the git server is down, so that no agent can do anything: until SPIRE's own poll of the peer's bundle
+/// endpoint has brought the key. Ends when the key is published, too.
+pub async fn rotation_without_git(measured: &impl Measured) -> anyhow::Result<Duration> {
+    let branch = format!("trustweave/{}", trust_domain(CLUSTERS[1]));
+    let git = measured.git();
+    let commits = git.log(&branch).await?.len();
+    git.stop().await?;
+    let polled = polling(measured).await;
+    git.start().await?;
+    wait_until("the rotation to be published", PATIENCE, async || {
+        Ok((git.log(&branch).await?.len() > commits).then_some(()))
+    })
+    .await?;
+    polled
+}
+
 /// The same without an agent in cluster-1: until SPIRE's own poll has brought the key.
 pub async fn polling(measured: &impl Measured) -> anyhow::Result<Duration> {
     let spire = measured.server(CLUSTERS[1])?;
@@ -170,14 +196,13 @@ pub async fn polling(measured: &impl Measured) -> anyhow::Result<Duration> {
 }
 
 /// How many writes a pass makes over a commit that changes nothing for cluster-1.
-pub async fn writes_of_a_pass_with_nothing_to_do(federation: &Federation) -> anyhow::Result<u64> {
+pub async fn writes_of_a_pass_with_nothing_to_do(measured: &impl Measured) -> anyhow::Result<u64> {
     let metric = "trustweave_writes_total";
-    let before = federation.metric(CLUSTERS[0], metric).await?;
+    let before = measured.metric(CLUSTERS[0], metric).await?;
     let files = [("docs/note.md", "nothing that a cluster applies\n")];
-    let git = &federation.testbed.git;
-    let commit = git.commit("main", &files, "Add a note").await?;
-    federation.in_force(CLUSTERS[0], &commit).await?;
-    let after = federation.metric(CLUSTERS[0], metric).await?;
+    let commit = measured.git().commit("main", &files, "Add a note").await?;
+    measured.in_force(CLUSTERS[0], &commit).await?;
+    let after = measured.metric(CLUSTERS[0], metric).await?;
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -189,8 +214,10 @@ pub async fn writes_of_a_pass_with_nothing_to_do(federation: &Federation) -> any
 /// Waits until a workload of each cluster holds exactly what the other's agent published last.
 pub async fn confirmed(measured: &impl Measured) -> anyhow::Result<()> {
     for cluster in CLUSTERS {
-        let peer = measured.status(peer_of(cluster), "gitsync", "trustweave");
-        let published = peer.await?["published"].take();
+        let branch = format!("trustweave/{}", trust_domain(peer_of(cluster)));
+        // Not what the other cluster tells: its status follows the commit.
+        let published = measured.git().show(&branch, "bundle.attestation.json");
+        let published: Value = serde_json::from_str(&published.await?)?;
         let version = format!("{}.{}", published["epoch"], published["serial"]);
         let confirmed = |status: &Value| {
             let conditions = status["conditions"].as_array().into_iter().flatten();
@@ -212,6 +239,18 @@ impl Measured for Federation {
         Ok(&self.testbed.cluster(cluster)?.spire)
     }
 
+    fn signer(&self, cluster: &str) -> anyhow::Result<&str> {
+        Ok(&self.signer(cluster)?.public)
+    }
+
+    fn directory(&self) -> &Path {
+        self.testbed.directory()
+    }
+
+    async fn metric(&self, cluster: &str, metric: &str) -> anyhow::Result<f64> {
+        self.metric(cluster, metric).await
+    }
+
     async fn kubectl(&self, cluster: &str, arguments: &[&str]) -> anyhow::Result<String> {
         self.testbed.cluster(cluster)?.kubectl(arguments).await
     }
@@ -224,6 +263,22 @@ impl Measured for nodes::federation::Federation {
 
     fn server(&self, cluster: &str) -> anyhow::Result<&ServerCommands> {
         Ok(&self.nodes.cluster(cluster)?.spire)
+    }
+
+    fn signer(&self, cluster: &str) -> anyhow::Result<&str> {
+        self.signer(cluster)
+    }
+
+    fn directory(&self) -> &Path {
+        self.nodes.directory()
+    }
+
+    async fn metric(&self, cluster: &str, metric: &str) -> anyhow::Result<f64> {
+        let leader = self.leader(cluster).await?;
+        Ok(sum(
+            &self.http_get(cluster, &leader, "/metrics").await?,
+            metric,
+        ))
     }
 
     async fn kubectl(&self, cluster: &str, arguments: &[&str]) -> anyhow::Result<String> {

@@ -14,12 +14,14 @@ use super::component::Components;
 use super::dns::{self, Peer};
 use super::fabric::Fabric;
 use super::images::Images;
+use super::load_balancer::LoadBalancer;
 use super::node::Node;
 use super::plan::{Addresses, ZONE};
-use super::programs::{ADMIN_TOKEN, API_PORT, CONTAINERD, Programs};
+use super::programs::{API_PORT, CONTAINERD, Programs};
 use super::spire::Spire;
 use crate::access::{Access, START};
 use crate::binaries::{Binaries, NodeBinaries};
+use crate::control_plane::ADMIN_TOKEN;
 use crate::process::{arguments, wait_until};
 use crate::reaper::Reaper;
 
@@ -29,6 +31,8 @@ pub struct NodeCluster {
     pub spire: Spire,
     name: String,
     bare: BareCluster,
+    // Held for its end only.
+    _load_balancer: LoadBalancer,
 }
 
 /// What all clusters of a testbed are made of.
@@ -65,10 +69,12 @@ impl NodeCluster {
             .install(parts, spec)
             .await
             .with_context(|| format!("cannot install SPIRE in {name}"))?;
+        let client = bare.access.client.clone();
         Ok(Self {
             spire,
             name: name.clone(),
             bare,
+            _load_balancer: LoadBalancer::start(client, addresses.node()),
         })
     }
 
@@ -82,7 +88,8 @@ impl NodeCluster {
         &self.bare.node.name
     }
 
-    /// The address of the node, under which the other clusters reach its `NodePort`s.
+    /// The address of the node, under which the other clusters reach its `NodePort`s, and its Services of type
+    /// `LoadBalancer` at their own ports.
     pub fn address(&self) -> Ipv4Addr {
         self.bare.node.addresses.node()
     }

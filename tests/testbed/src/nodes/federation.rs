@@ -1,268 +1,197 @@
-//! Clusters that federate as users install it: the agent is a Deployment, made from `deploy/` as its README says.
+//! The example's two clusters, which federate as users install it: the agents are Deployments, made from `deploy/` as its
+//! README says, with everything that an installation may have.
+//!
+//! * [`installation`](super::installation): how the agents get into the clusters, and how they are upgraded.
+//! * [`agents`](super::agents): which of a cluster's agents leads, what each answers, and what it needs.
+//! * [`workloads`](super::workloads): the example's client and server, and somebody who must not be let in.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use trustweave_packaging::product::{EXAMPLE_WORKLOADS, Product, TRUSTWEAVE};
 
-use super::{NodeCluster, NodeSpec, Nodes, rollout};
-use crate::access::write;
+use super::{NodeSpec, Nodes};
 use crate::credentials::{SshKey, ssh_key};
-use crate::federation::{CLUSTERS, PATIENCE, cluster_spec, trust_domain};
-use crate::image::{Architecture, Tree, with_program};
+use crate::federation::{CLUSTERS, PATIENCE, cluster_spec, declaration_path, trust_domain};
+use crate::measure::Measured;
 use crate::process::wait_until;
 use crate::repository::{self, Declared};
 
 /// Where the agent is.
 pub const NAMESPACE: &str = "trustweave-system";
 
+/// The sources that a bundle may come from, but for `file`, which nothing writes here.
+pub const SOURCES: [&str; 3] = ["configMap", "endpoint", "exec"];
+
+/// The port at which a cluster serves its bundle to others: the example's server has 443.
+const BUNDLE_ENDPOINT: u16 = 8443;
+
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The program `trustweave`.
     pub trustweave: PathBuf,
-    /// The program `example-workloads`, if the pods of the example's overlays are to run.
-    pub workloads: Option<PathBuf>,
+    /// The program `example-workloads`.
+    pub workloads: PathBuf,
     /// The project's root: `deploy/` and `examples/repo-layout` are taken from there.
     pub project: PathBuf,
-    /// The clusters. Trust domains must be called as [`trust_domain`] has it.
-    pub clusters: Vec<NodeSpec>,
-    /// The `spec` of `topology.yaml`.
-    pub topology: Value,
-    /// How often an agent lists the remote's references.
-    pub poll: Duration,
-    /// What is installed besides the base of `deploy/`, as directories in it.
-    pub parts: Vec<&'static str>,
 }
 
-impl Plan {
-    /// The example: two clusters that trust each other, polled every second, without endpoints.
-    pub fn new(trustweave: impl Into<PathBuf>, project: impl Into<PathBuf>) -> Self {
-        Self {
-            trustweave: trustweave.into(),
-            workloads: None,
-            project: project.into(),
-            clusters: CLUSTERS
-                .map(|name| NodeSpec::new(cluster_spec(name)))
-                .into(),
-            topology: json!({"edges": [{"between": CLUSTERS.map(trust_domain)}]}),
-            poll: Duration::from_secs(1),
-            parts: vec!["bundle-source"],
-        }
-    }
-}
-
-/// Clusters with agents that federate.
+/// Two clusters that trust each other.
 pub struct Federation {
     /// The clusters and the remote.
     pub nodes: Nodes,
-    plan: Plan,
-    keys: Vec<SshKey>,
+    pub(super) plan: Plan,
+    topology: Value,
+    members: Vec<Member>,
+}
+
+/// A cluster's part in the federation.
+struct Member {
+    spec: NodeSpec,
+    key: SshKey,
 }
 
 impl Federation {
     /// Starts the clusters and commits the repository. The agents are not installed yet.
     pub async fn prepare(plan: Plan, progress: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
-        let nodes = Nodes::start(&plan.clusters, progress).await?;
-        let workloads = plan.workloads.iter().map(|path| (EXAMPLE_WORKLOADS, path));
-        for (product, program) in std::iter::once((TRUSTWEAVE, &plan.trustweave)).chain(workloads) {
-            let archive = image(product, program, nodes.directory())?;
-            let clusters = nodes.clusters().iter();
-            let imports = clusters.map(|cluster| cluster.import(&archive));
-            futures::future::try_join_all(imports).await?;
-        }
-        let keys = nodes.clusters().iter().map(|cluster| {
-            let directory = agent_directory(&nodes, cluster.name());
+        let specs = CLUSTERS.map(|name| NodeSpec::new(cluster_spec(name)));
+        let nodes = Nodes::start(&specs, progress).await?;
+        let members = specs.into_iter().map(|spec| {
+            let directory = agent_directory(&nodes, &spec.cluster.name);
             std::fs::create_dir_all(&directory).context("make the agent's directory")?;
-            ssh_key(&directory, "id_ed25519")
+            let key = ssh_key(&directory, "id_ed25519")?;
+            anyhow::Ok(Member { spec, key })
         });
-        let keys = keys.collect::<anyhow::Result<_>>()?;
-        let federation = Self { nodes, plan, keys };
-        let Plan {
-            project, topology, ..
-        } = &federation.plan;
-        repository::commit(
-            &federation.nodes.git,
-            project,
+        let federation = Self {
+            members: members.collect::<anyhow::Result<_>>()?,
+            nodes,
+            plan,
+            topology: json!({"edges": [{"between": CLUSTERS.map(trust_domain)}]}),
+        };
+        federation.import_images().await?;
+        let declared: Vec<Declared<'_>> = federation.members.iter().map(Member::declared).collect();
+        let Self {
+            nodes,
+            plan,
             topology,
-            &federation.declared(),
-        )
+            ..
+        } = &federation;
+        repository::commit(&nodes.git, &plan.project, topology, &declared).await?;
+        federation.connect_workloads().await?;
+        Ok(federation)
+    }
+
+    fn member(&self, cluster: &str) -> anyhow::Result<&Member> {
+        let mut members = self.members.iter();
+        members
+            .find(|member| member.spec.cluster.name == cluster)
+            .with_context(|| format!("no cluster is named {cluster}"))
+    }
+
+    /// The public half of the key of a cluster's agents.
+    pub(crate) fn signer(&self, cluster: &str) -> anyhow::Result<&str> {
+        Ok(&self.member(cluster)?.key.public)
+    }
+
+    /// The directory of a cluster's kustomization.
+    pub(super) fn agent_directory(&self, cluster: &str) -> PathBuf {
+        agent_directory(&self.nodes, cluster)
+    }
+
+    /// Commits the declaration of a cluster's trust domain as it was first, but for a change of its `spec`.
+    pub async fn declare(
+        &self,
+        cluster: &str,
+        message: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> anyhow::Result<()> {
+        let mut declaration = self.member(cluster)?.declared().declaration(&self.topology);
+        change(&mut declaration["spec"]);
+        let (path, content) = (declaration_path(cluster), format!("{declaration:#}\n"));
+        let files = [(path.as_str(), content.as_str())];
+        self.nodes.git.commit("main", &files, message).await?;
+        Ok(())
+    }
+
+    /// Commits that a cluster's bundle comes by a source, and waits until it does; how its status says it.
+    pub async fn read_by(&self, cluster: &str, source: &str) -> anyhow::Result<String> {
+        let message = format!("Read the bundle of {cluster} by {source}");
+        self.declare(cluster, &message, |spec| {
+            spec["spire"]["bundleSource"] = json!({source: {}});
+        })
         .await?;
-        Ok(federation)
+        let what = format!("the agent of {cluster} to read its bundle by {source}");
+        wait_until(&what, PATIENCE, async || {
+            let status = self.status(cluster, "gitsync", "trustweave").await?;
+            let read = status["bundleSource"].as_str().unwrap_or_default();
+            anyhow::ensure!(read.starts_with(source), "it reads `{read}`");
+            Ok(Some(read.to_owned()))
+        })
+        .await
     }
 
-    /// Prepares, and installs all agents; returns when their pods are ready.
-    pub async fn start(plan: Plan, progress: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
-        let federation = Self::prepare(plan, progress).await?;
-        federation.install().await?;
-        Ok(federation)
+    /// Waits until the agent of a cluster has SPIRE serve its bundle to others; how its conditions say it.
+    pub async fn bundle_served(&self, cluster: &str) -> anyhow::Result<Vec<String>> {
+        let mut told = Vec::new();
+        for kind in ["ServerConfigured", "EndpointExposed"] {
+            let what = format!("the condition {kind} in {cluster}");
+            let message = wait_until(&what, PATIENCE, async || {
+                let status = self.status(cluster, "gitsync", "trustweave").await?;
+                let conditions = status["conditions"].as_array().into_iter().flatten();
+                let found = { conditions }.find(|condition| condition["type"] == kind);
+                let found = found.context("it is not told")?;
+                anyhow::ensure!(found["status"] == "True", "it is {found:#}");
+                Ok(Some(format!(
+                    "{kind}: {}",
+                    found["message"].as_str().unwrap_or_default()
+                )))
+            });
+            told.push(self.with_log(cluster, message.await).await?);
+        }
+        Ok(told)
     }
 
-    /// Installs all agents, and returns when their pods are ready: how long the first pod of the slowest cluster took
-    /// from being created.
-    pub async fn install(&self) -> anyhow::Result<Duration> {
-        let clusters = self.nodes.clusters().iter();
-        let installed = clusters.map(async |cluster| {
-            let label = "app.kubernetes.io/name=trustweave";
-            let first_ready = rollout::first_ready(cluster, NAMESPACE, label);
-            anyhow::Ok(tokio::try_join!(first_ready, self.install_in(cluster))?.0)
-        });
-        let times = futures::future::try_join_all(installed).await?;
-        times.into_iter().max().context("there are no clusters")
-    }
-
-    pub(super) fn project(&self) -> &Path {
-        &self.plan.project
-    }
-
-    /// The declaration of a cluster's trust domain, to be changed and committed to
-    /// [`declaration_path`](crate::federation::declaration_path).
-    pub fn declaration(&self, cluster: &str) -> anyhow::Result<Value> {
-        let declared = self.declared();
-        let found = declared.iter().find(|it| it.cluster.name == cluster);
-        let found = found.with_context(|| format!("no cluster is named {cluster}"))?;
-        Ok(found.declaration(&self.plan.topology))
-    }
-
-    fn declared(&self) -> Vec<Declared<'_>> {
-        let clusters = self.plan.clusters.iter().zip(&self.keys);
-        let declared = clusters.map(|(spec, key)| Declared {
-            cluster: &spec.cluster,
-            endpoint: json!("none"),
-            signer: &key.public,
-        });
-        declared.collect()
-    }
-
-    /// `kubectl apply -k` of a kustomization on top of `deploy/`, next to a copy of it.
-    async fn install_in(&self, cluster: &NodeCluster) -> anyhow::Result<()> {
-        let directory = agent_directory(&self.nodes, cluster.name());
-        copy_directory(&self.plan.project.join("deploy"), &directory.join("deploy"))?;
-        let configuration = json!({
-            "apiVersion": "trustweave.dev/v1alpha1",
-            "kind": "AgentConfig",
-            "cluster": cluster.name(),
-            "trustDomain": cluster.spire.trust_domain(),
-            "git": {
-                "url": self.nodes.git_url(),
-                "stateDir": "/var/lib/trustweave",
-                "pollMilliseconds": u64::try_from(self.plan.poll.as_millis())?,
-            },
-            "signing": {"keyFile": "/etc/trustweave/signing/id_ed25519"},
-        });
-        // JSON is YAML.
-        write(
-            &directory.join("config.yaml"),
-            &format!("{configuration:#}\n"),
-        )?;
-        let mut resources = vec!["deploy".to_owned(), "deploy/overlay-rights.yaml".to_owned()];
-        resources.extend(self.plan.parts.iter().map(|part| format!("deploy/{part}")));
-        let kustomization = json!({
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
-            "resources": resources,
-            "generatorOptions": {"disableNameSuffixHash": true},
-            "configMapGenerator": [{
-                "name": "trustweave", "namespace": NAMESPACE, "files": ["config.yaml"],
-            }],
-            "secretGenerator": [{
-                "name": "trustweave-signing", "namespace": NAMESPACE, "files": ["id_ed25519"],
-            }],
-        });
-        write(
-            &directory.join("kustomization.yaml"),
-            &format!("{kustomization:#}\n"),
-        )?;
-        let path = directory.to_str().context("a path that is not UTF-8")?;
-        cluster
-            .kubectl(&["apply", "--server-side", "--kustomize", path])
-            .await?;
-        cluster
-            .until_rolled_out(NAMESPACE, "deployment/trustweave")
-            .await
-    }
-
-    /// The status of an object of the agent's kinds.
-    pub async fn status(&self, cluster: &str, kind: &str, name: &str) -> anyhow::Result<Value> {
-        let object = self
-            .nodes
-            .cluster(cluster)?
-            .kubectl(&["get", kind, name, "--output=json"])
-            .await?;
-        let object: Value = serde_json::from_str(&object)?;
-        Ok(object["status"].clone())
-    }
-
-    /// Waits until every cluster is federated with all clusters that it should trust; else the error has the end of
-    /// the agent's log.
+    /// Waits until both clusters are federated; else the error has the end of the agents' log.
     pub async fn federated(&self) -> anyhow::Result<()> {
-        let directions = crate::topology::directions(&self.plan.topology);
-        let clusters = || self.nodes.clusters().iter();
-        for (importer, exporter) in directions {
-            let Some(cluster) = clusters().find(|it| it.spire.trust_domain() == importer) else {
-                continue;
-            };
-            let name = cluster.name();
-            let what = format!("the peer {exporter} to be Federated in {name}");
-            let waited = wait_until(&what, PATIENCE, async || {
-                let status = self.status(name, "trustpeer", &exporter).await?;
-                anyhow::ensure!(status["phase"] == "Federated", "its status is {status:#}");
-                Ok(Some(()))
-            })
-            .await;
-            if let Err(error) = waited {
-                let log = self.log(name).await.unwrap_or_default();
-                return Err(error.context(format!("the agent's log:\n{log}")));
-            }
+        for cluster in CLUSTERS {
+            let federated = |status: &Value| status["phase"] == "Federated";
+            let waited = self.until_peer(cluster, "the peer to be Federated", federated);
+            self.with_log(cluster, waited.await).await?;
         }
         Ok(())
     }
 
-    /// The end of the log of a cluster's agent.
-    pub async fn log(&self, cluster: &str) -> anyhow::Result<String> {
-        let namespace = format!("--namespace={NAMESPACE}");
-        let cluster = self.nodes.cluster(cluster)?;
-        cluster
-            .kubectl(&["logs", "deployment/trustweave", &namespace, "--tail=20"])
-            .await
+    async fn with_log<T>(&self, cluster: &str, result: anyhow::Result<T>) -> anyhow::Result<T> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(error) => {
+                let log = self.log(cluster).await.unwrap_or_default();
+                Err(error.context(format!("the log of the agents of {cluster}:\n{log}")))
+            }
+        }
+    }
+}
+
+impl Member {
+    /// SPIRE serves its bundle where the cloud's load balancer leads to it, which the agent is to set up.
+    fn declared(&self) -> Declared<'_> {
+        let own = &self.spec.cluster.trust_domain;
+        Declared {
+            cluster: &self.spec.cluster,
+            endpoint: json!({
+                "profile": "https_spiffe",
+                "url": format!("https://federation.{own}:{BUNDLE_ENDPOINT}"),
+                "spiffeID": format!("spiffe://{own}/spire/server"),
+                "refreshHint": 60,
+                "manage": true,
+                "expose": "loadBalancer",
+            }),
+            signer: &self.key.public,
+        }
     }
 }
 
 fn agent_directory(nodes: &Nodes, cluster: &str) -> PathBuf {
     nodes.directory().join(format!("agent-{cluster}"))
-}
-
-/// The image that is published, with any program in it, linked statically or not.
-fn image(product: Product, program: &Path, directory: &Path) -> anyhow::Result<PathBuf> {
-    let archive = directory.join(format!("{}.tar", product.name));
-    let path = format!(
-        "{}/{}",
-        trustweave_packaging::product::PROGRAMS,
-        product.program
-    );
-    let tree = with_program(Tree::base(), &path, program)?;
-    let platforms = [(Architecture::OWN, tree)].into();
-    product
-        .image()
-        .write(&platforms, &archive)
-        .with_context(|| format!("cannot write {}", archive.display()))?;
-    Ok(archive)
-}
-
-fn copy_directory(from: &Path, to: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
-    for entry in
-        std::fs::read_dir(from).with_context(|| format!("cannot list {}", from.display()))?
-    {
-        let entry = entry?;
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        if entry.file_type()?.is_dir() {
-            copy_directory(&from, &to)?;
-        } else {
-            std::fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
-        }
-    }
-    Ok(())
 }

@@ -10,12 +10,14 @@
 //!   [`Nodes::git_url`].
 //! * [`cluster`]: a node and what runs on it. Pods reach other clusters at the address of a node, and by name.
 //! * [`spire`]: SPIRE in pods.
+//! * [`federation`]: clusters whose agents are installed as users install them.
 //!
 //! This needs root and Linux with control groups of version 1; what else is missing is named at once. It ends as
 //! level 1 does ([`reaper`](crate::reaper)): a node is the first process of a PID namespace, whose death ends the
 //! others and drops the node's mounts; the network namespaces have no names, so they go with their processes; the
 //! watchdog removes the control groups.
 
+pub mod agents;
 mod cgroups;
 pub mod cluster;
 mod component;
@@ -24,17 +26,19 @@ pub mod fabric;
 pub mod federation;
 mod forward;
 mod images;
+pub mod installation;
+mod load_balancer;
 mod node;
 mod plan;
 mod programs;
+mod registrations;
 mod requirements;
-mod rollout;
 pub mod spire;
 pub mod workloads;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 
@@ -46,10 +50,11 @@ use self::cluster::Parts;
 use self::dns::Peer;
 use self::images::Images;
 use self::plan::{Addresses, OUTSIDE, ZONE};
-use crate::binaries::{Binaries, NodeBinaries};
+use crate::binaries::NodeBinaries;
 use crate::cluster::ClusterSpec;
 use crate::git::GitRemote;
 use crate::reaper::Reaper;
+use crate::tell_start;
 
 /// The port of `git://` URLs without one.
 const GIT_PORT: u16 = 9418;
@@ -59,10 +64,6 @@ const GIT_PORT: u16 = 9418;
 pub struct NodeSpec {
     /// The cluster and its SPIRE, whose roots are published in PEM in any case.
     pub cluster: ClusterSpec,
-    /// Whether SPIRE serves its bundle from the start.
-    pub bundle_endpoint: bool,
-    /// How often spire-controller-manager looks at everything; without one every 10 s, as it does itself.
-    pub gc_interval: Option<Duration>,
     /// Archives of images that the node has besides the testbed's own.
     pub images: Vec<PathBuf>,
 }
@@ -72,8 +73,6 @@ impl NodeSpec {
     pub fn new(cluster: ClusterSpec) -> Self {
         Self {
             cluster,
-            bundle_endpoint: false,
-            gc_interval: None,
             images: Vec::new(),
         }
     }
@@ -96,9 +95,7 @@ impl Nodes {
         progress: &(dyn Fn(&str) + Sync),
     ) -> anyhow::Result<Self> {
         requirements::check()?;
-        let versions = specs.iter().map(|spec| spec.cluster.spire_version());
-        let versions = versions.collect::<anyhow::Result<_>>()?;
-        let binaries = Binaries::ensure(&versions, progress)?;
+        let binaries = crate::binaries_for(specs.iter().map(|spec| &spec.cluster), progress)?;
         let node_binaries = NodeBinaries::ensure(progress)?;
         let begin = Instant::now();
         let reaper = Arc::new(Reaper::start()?);
@@ -133,12 +130,7 @@ impl Nodes {
         let starts = specs.iter().zip(&addresses).map(async |(spec, addresses)| {
             let directory = directory.join(addresses.cable());
             let cluster = NodeCluster::start(&parts, &directory, *addresses, spec).await?;
-            progress(&format!(
-                "{} with {} is up after {:.1} s",
-                spec.cluster.name,
-                spec.cluster.trust_domain,
-                begin.elapsed().as_secs_f32()
-            ));
+            tell_start(&spec.cluster, begin, progress);
             anyhow::Ok(cluster)
         });
         let clusters = futures::future::try_join_all(starts).await?;

@@ -1,6 +1,5 @@
 //! The programs of a node that is a whole cluster: a control plane, a container runtime, a kubelet and a proxy.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -11,14 +10,15 @@ use super::node::Node;
 use super::spire::SOCKETS;
 use crate::access::{kubeconfig, write};
 use crate::binaries::{Binaries, NodeBinaries};
+use crate::control_plane::{self, ADMIN_TOKEN};
 use crate::credentials::{ApiServerCredentials, CertificateFiles, ClusterAuthority};
 use crate::process::{Program, arguments, flag};
 
 /// The port of the API server on the node.
 pub(super) const API_PORT: u16 = 6443;
 
-/// Only who is on this machine can reach the API server, and only as long as a test runs.
-pub(super) const ADMIN_TOKEN: &str = "testbed-admin";
+/// Where the API server finds etcd, on the node.
+const ETCD: &str = "http://127.0.0.1:2379";
 
 /// The socket of the container runtime, on the node.
 pub(super) const CONTAINERD: &str = "/run/containerd/containerd.sock";
@@ -111,17 +111,8 @@ impl<'a> Programs<'a> {
     }
 
     pub(super) fn etcd(&self) -> Program {
-        let arguments = arguments![
-            "--name=etcd",
-            "--data-dir=/var/lib/etcd",
-            "--listen-client-urls=http://127.0.0.1:2379",
-            "--advertise-client-urls=http://127.0.0.1:2379",
-            "--listen-peer-urls=http://127.0.0.1:2380",
-            "--initial-advertise-peer-urls=http://127.0.0.1:2380",
-            "--initial-cluster=etcd=http://127.0.0.1:2380",
-            // Nobody needs this data after a power failure.
-            "--unsafe-no-fsync",
-        ];
+        let data = Path::new("/var/lib/etcd");
+        let arguments = control_plane::etcd(data, ETCD, "http://127.0.0.1:2380");
         self.node
             .program("etcd", &self.binaries.etcd(), arguments, &[])
     }
@@ -133,33 +124,20 @@ impl<'a> Programs<'a> {
             ..
         } = self;
         let addresses = self.node.addresses;
-        let arguments = arguments![
-            "--etcd-servers=http://127.0.0.1:2379",
+        let mut arguments = control_plane::api_server(credentials, &self.tokens(), ETCD, API_PORT);
+        arguments.extend(arguments![
             "--bind-address=0.0.0.0",
-            format!("--secure-port={API_PORT}"),
             format!("--advertise-address={}", addresses.node()),
             "--endpoint-reconciler-type=lease",
-            flag("--tls-cert-file=", &credentials.server.certificate),
-            flag("--tls-private-key-file=", &credentials.server.key),
-            flag("--token-auth-file=", &self.tokens()),
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
             "--allow-privileged=true",
-            flag(
-                "--service-account-key-file=",
-                &credentials.service_account_public_key
-            ),
-            flag(
-                "--service-account-signing-key-file=",
-                &credentials.service_account_key
-            ),
-            "--service-account-issuer=https://kubernetes.default.svc",
             format!("--service-cluster-ip-range={}", addresses.services()),
             flag("--kubelet-certificate-authority=", &credentials.authority),
             flag("--kubelet-client-certificate=", &kubelet_client.certificate),
             flag("--kubelet-client-key=", &kubelet_client.key),
             "--kubelet-preferred-address-types=InternalIP",
-        ];
+        ]);
         self.node.program(
             "kube-apiserver",
             &self.binaries.kube_apiserver(),
@@ -169,28 +147,19 @@ impl<'a> Programs<'a> {
     }
 
     pub(super) fn controllers(&self) -> Program {
-        let mut arguments = self.with_all_rights();
-        arguments.extend(arguments![
-            flag("--root-ca-file=", &self.credentials.authority),
-            "--flex-volume-plugin-dir=/var/lib/kubelet/volume-plugins",
-        ]);
+        let mut arguments =
+            control_plane::controllers(&self.kubeconfig("admin"), &self.credentials);
+        arguments.push("--flex-volume-plugin-dir=/var/lib/kubelet/volume-plugins".into());
         let program = self.binaries.kube_controller_manager();
         self.node
             .program("kube-controller-manager", &program, arguments, &[])
     }
 
     pub(super) fn scheduler(&self) -> Program {
+        let arguments = control_plane::scheduler(&self.kubeconfig("admin"));
         let program = self.binaries.kube_scheduler();
         self.node
-            .program("kube-scheduler", &program, self.with_all_rights(), &[])
-    }
-
-    fn with_all_rights(&self) -> Vec<OsString> {
-        arguments![
-            flag("--kubeconfig=", &self.kubeconfig("admin")),
-            "--leader-elect=false",
-            "--secure-port=0",
-        ]
+            .program("kube-scheduler", &program, arguments, &[])
     }
 
     pub(super) fn containerd(&self) -> anyhow::Result<Program> {

@@ -20,6 +20,11 @@ pub(super) fn mebibytes(kibibytes: u32) -> String {
     format!("{:.1} MiB", f64::from(kibibytes) / 1024.0)
 }
 
+/// What somebody prints, as a quotation.
+pub(super) fn quote(who: &str, said: &str) {
+    println!("   {who:16} {said}");
+}
+
 /// Measured times and other figures, told at once and again in the end.
 #[derive(Default)]
 pub(super) struct Figures(Vec<(String, String)>);

@@ -8,6 +8,7 @@
 mod figures;
 mod pods;
 mod processes;
+mod trust;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

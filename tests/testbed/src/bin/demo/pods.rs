@@ -1,49 +1,40 @@
 //! Level 2: clusters with nodes. SPIRE, the agents and the workloads run in pods, as they are installed.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use serde_json::{Value, json};
-use trustweave_testbed::federation::{
-    CLUSTERS, PATIENCE, SPIRE_NAMESPACE, declaration_path, peer_of, trust_domain,
+use serde_json::json;
+use trustweave_testbed::federation::{CLUSTERS, SPIRE_NAMESPACE, peer_of};
+use trustweave_testbed::measure::{
+    Measured as _, commit_to_applied, confirmed, rotation, rotation_without_git, same_keys,
+    writes_of_a_pass_with_nothing_to_do,
 };
-use trustweave_testbed::measure::{Measured, commit_to_applied, rotation, same_keys};
-use trustweave_testbed::nodes::federation::{Federation, Plan};
+use trustweave_testbed::nodes::federation::{Federation, Plan, SOURCES};
 use trustweave_testbed::nodes::workloads::{CLIENT, SERVER, STRANGER};
-use trustweave_testbed::wait_until;
 
 use super::Arguments;
-use super::figures::{Figures, headline, mebibytes, print_indented};
+use super::figures::{Figures, headline, mebibytes, print_indented, quote};
+use super::trust::{history, what_clusters_say, who_trusts_whom};
 
 /// The clusters, by what runs in them.
 const CLIENTS: &str = CLUSTERS[0];
 const SERVERS: &str = CLUSTERS[1];
 
-/// The port at which a cluster serves its bundle to others: the example's server has 443.
-const BUNDLE_ENDPOINT: u16 = 8443;
-
 pub(super) async fn run(arguments: &Arguments, workloads: &Path) -> anyhow::Result<()> {
     let mut figures = Figures::default();
-    headline("two nodes, SPIRE in pods, one git server");
-    let mut plan = Plan::new(arguments.trustweave()?, &arguments.project);
-    plan.workloads = Some(workloads.to_owned());
-    plan.parts
-        .extend(["bundle-source-endpoint", "bundle-source-exec"]);
-    for cluster in &mut plan.clusters {
-        cluster.bundle_endpoint = true;
-    }
+    headline("two clusters with a node each, SPIRE in pods, and one git server");
+    let plan = Plan {
+        trustweave: arguments.trustweave()?.to_owned(),
+        workloads: workloads.to_owned(),
+        project: arguments.project.clone(),
+    };
     let begun = Instant::now();
-    let progress = |line: &str| println!("   {line}");
-    let federation = Federation::prepare(plan, &progress).await?;
-    expose_bundles(&federation).await?;
-    federation.connect_workloads().await?;
+    let federation = Federation::prepare(plan, &|line| println!("   {line}")).await?;
     figures.time("nodes and SPIRE up, repository committed", begun.elapsed());
-    for image in ["trustweave", "example-workloads"] {
-        let archive = federation.nodes.directory().join(format!("{image}.tar"));
-        let kibibytes = std::fs::metadata(archive)?.len().div_ceil(1024);
-        let size = mebibytes(u32::try_from(kibibytes)?);
-        figures.add(format!("size of the image {image}"), size);
+    for (image, bytes) in federation.images()? {
+        let kibibytes = u32::try_from(bytes.div_ceil(1024))?;
+        figures.add(format!("size of the image {image}"), mebibytes(kibibytes));
     }
 
     if let Err(error) = story(&federation, &mut figures).await {
@@ -56,6 +47,7 @@ pub(super) async fn run(arguments: &Arguments, workloads: &Path) -> anyhow::Resu
     headline("figures");
     figures.print();
     if arguments.once {
+        headline("every check passed");
         return Ok(());
     }
     things_to_try(&federation)?;
@@ -64,170 +56,144 @@ pub(super) async fn run(arguments: &Arguments, workloads: &Path) -> anyhow::Resu
 
 /// What happens to the clusters, from the installation of the agents on.
 async fn story(federation: &Federation, figures: &mut Figures) -> anyhow::Result<()> {
+    let federated = install(federation, figures).await?;
+    headline("a client in cluster-1 calls a server in cluster-2 by mutual TLS");
+    let calls = federation.calls().await?;
+    quote(CLIENT, &calls.answered);
+    println!("   the same from a client whose registration federates with nobody:");
+    quote(STRANGER, &calls.refused);
+
+    headline("a commit to main");
+    figures.time("commit -> applied", commit_to_applied(federation).await?);
+    sources(federation, figures).await?;
+    headline("a commit that changes nothing for cluster-1");
+    confirmed(federation).await?;
+    let writes = writes_of_a_pass_with_nothing_to_do(federation).await?;
+    ensure!(
+        writes == 0,
+        "a pass over what is in force made {writes} writes"
+    );
+    figures.add("writes of a pass with nothing to do", writes.to_string());
+
+    headline("a key rotates while the git server is down: SPIRE polls the peer's endpoint itself");
+    let polled = federation.unharmed(rotation_without_git(federation));
+    figures.time(
+        "for comparison: rotation -> SPIRE's own poll",
+        polled.await?,
+    );
+    confirmed(federation).await?;
+    upgrade(federation, figures).await?;
+    consent(federation, figures).await?;
+
+    what_agents_need(federation, figures).await?;
+    headline("what stands in git");
+    history(federation).await?;
+    what_clusters_say(federation).await?;
+    headline("who trusts whom");
+    who_trusts_whom(federation, federated).await
+}
+
+/// Installs the agents; how long they took from then on until both clusters were federated.
+async fn install(federation: &Federation, figures: &mut Figures) -> anyhow::Result<Duration> {
     headline("kubectl apply -k deploy: an agent in each cluster; from here on, only commits");
     let begun = Instant::now();
-    let ready = federation.install().await?;
-    figures.time("an agent's pod created -> ready", ready);
+    let start_up = federation.install().await?;
+    let slowest = start_up.iter().map(|(_, took)| *took).max();
+    figures.time(
+        "start-up of an agent: process started -> ready, the slowest of all",
+        slowest.unwrap_or_default(),
+    );
+    who_leads(federation).await?;
+
+    headline("the agents have SPIRE serve its bundle to peers, as declared: `manage: true`");
+    for cluster in CLUSTERS {
+        println!("   {cluster}");
+        for told in federation.bundle_served(cluster).await? {
+            println!("   {told}");
+        }
+        let namespace = format!("--namespace={SPIRE_NAMESPACE}");
+        let service = ["get", "service", "spire-server-federation", &namespace];
+        print_indented(&federation.kubectl(cluster, &service).await?);
+    }
+
+    headline("and they deliver each other's bundles");
     federation.federated().await?;
-    figures.time("agents applied -> both Federated", begun.elapsed());
+    let federated = begun.elapsed();
+    figures.time("agents applied -> both clusters federated", federated);
     for cluster in CLUSTERS {
         same_keys(federation, cluster, peer_of(cluster)).await?;
     }
     println!("   each SPIRE holds exactly the other's keys");
+    confirmed(federation).await?;
+    println!("   so do workloads, as each agent reads back from the Workload API: `Confirmed`");
+    Ok(federated)
+}
 
-    headline("a client in cluster-1 calls a server in cluster-2 by mutual TLS");
-    calls(federation).await?;
-    deeds(federation, figures).await?;
-    sources(federation, figures).await?;
-    consent(federation, figures).await?;
-
-    headline("what the agents need");
+async fn who_leads(federation: &Federation) -> anyhow::Result<()> {
     for cluster in CLUSTERS {
-        let kibibytes = federation.resident(cluster).await?;
-        let what = format!("memory of the agent in its pod in {cluster} (RSS)");
-        figures.add(what, mebibytes(kibibytes));
-    }
-    headline("what the clusters say");
-    for name in CLUSTERS {
-        println!("   {name}");
-        for kind in ["gitsyncs", "trustpeers"] {
-            print_indented(&federation.kubectl(name, &["get", kind]).await?);
+        println!("   {cluster}: of two agents, one writes");
+        for (pod, ready) in federation.one_leads(cluster).await? {
+            println!("   {pod}  /readyz: {ready}");
         }
     }
     Ok(())
 }
 
-/// Leads to the bundle endpoints, and declares them.
-async fn expose_bundles(federation: &Federation) -> anyhow::Result<()> {
-    for name in CLUSTERS {
-        let cluster = federation.nodes.cluster(name)?;
-        let service = json!({
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "spire-server-federation", "namespace": SPIRE_NAMESPACE},
-            "spec": {
-                "selector": {"app.kubernetes.io/name": "spire-server"},
-                // Where a router would listen.
-                "externalIPs": [cluster.address()],
-                "ports": [{"name": "federation", "port": BUNDLE_ENDPOINT, "targetPort": 8443}],
-            },
-        });
-        cluster.kubectl_apply(&service.to_string()).await?;
-        let declaration = declaration(federation, name)?;
-        let message = format!("Declare the bundle endpoint of {name}");
-        declare(federation, name, &declaration, &message).await?;
-    }
-    Ok(())
-}
-
-/// The declaration of a cluster's trust domain, with its endpoint and the `ConfigMap` as its bundle's source.
-fn declaration(federation: &Federation, cluster: &str) -> anyhow::Result<Value> {
-    let mut declaration = federation.declaration(cluster)?;
-    let own = trust_domain(cluster);
-    declaration["spec"]["bundleEndpoint"] = json!({
-        "profile": "https_spiffe",
-        "url": format!("https://spire-server-federation-{SPIRE_NAMESPACE}.{own}:{BUNDLE_ENDPOINT}"),
-        "spiffeID": format!("spiffe://{own}/spire/server"),
-        "refreshHint": 60,
-    });
-    declaration["spec"]["spire"]["bundleSource"] = json!({"configMap": {}});
-    Ok(declaration)
-}
-
-async fn declare(
-    federation: &Federation,
-    cluster: &str,
-    declaration: &Value,
-    message: &str,
-) -> anyhow::Result<()> {
-    let (path, content) = (declaration_path(cluster), format!("{declaration:#}\n"));
-    let files = [(path.as_str(), content.as_str())];
-    federation.git().commit("main", &files, message).await?;
-    Ok(())
-}
-
-/// The client is answered, and a stranger is not.
-async fn calls(federation: &Federation) -> anyhow::Result<()> {
-    println!(
-        "   {CLIENT}  {}",
-        federation.prints(CLIENTS, CLIENT, "ok ").await?
-    );
-    let refused = federation.prints(CLIENTS, STRANGER, "failed").await?;
-    ensure!(
-        refused.contains("is not trusted here"),
-        "the stranger prints `{refused}`"
-    );
-    println!("   {STRANGER}         {refused}");
-    let served = federation.printed(SERVERS, SERVER).await?;
-    let stranger = format!("/sa/{STRANGER}");
-    ensure!(
-        !served.contains(&stranger),
-        "the stranger was served:\n{served}"
-    );
-    Ok(())
-}
-
-/// A commit and a rotation, each measured.
-async fn deeds(federation: &Federation, figures: &mut Figures) -> anyhow::Result<()> {
-    headline("a commit to main");
-    figures.time("commit -> applied", commit_to_applied(federation).await?);
-
-    headline("a key rotates in the SPIRE of cluster-2, and every call is answered meanwhile");
-    let before = failures(federation).await?;
-    let (published, delivered) = rotation(federation).await?;
-    figures.time("rotation -> signed commit in git", published);
-    figures.time("rotation -> the peer's SPIRE holds the new key", delivered);
-    println!(
-        "   {CLIENT}  {}",
-        federation.prints(CLIENTS, CLIENT, "ok ").await?
-    );
-    let after = failures(federation).await?;
-    ensure!(after == before, "{} calls failed", after - before);
-    Ok(())
-}
-
-async fn failures(federation: &Federation) -> anyhow::Result<usize> {
-    let printed = federation.printed(CLIENTS, CLIENT).await?;
-    Ok(printed
-        .lines()
-        .filter(|line| line.starts_with("failed"))
-        .count())
-}
-
-/// The bundle of cluster-2 comes by each source in turn; a commit says by which.
+/// The bundle of cluster-2 comes by each source in turn; a commit says by which. Each brings a rotation.
 async fn sources(federation: &Federation, figures: &mut Figures) -> anyhow::Result<()> {
-    for source in ["endpoint", "exec"] {
+    for source in SOURCES {
         headline(&format!(
-            "a commit: the bundle of cluster-2 comes by `{source}`"
+            "a commit: the bundle of cluster-2 is read by `{source}`; then a key rotates there"
         ));
-        let mut declaration = declaration(federation, SERVERS)?;
-        declaration["spec"]["spire"]["bundleSource"] = json!({source: {}});
-        let message = format!("Read the bundle of cluster-2 by {source}");
-        declare(federation, SERVERS, &declaration, &message).await?;
-        let what = format!("the agent to read the bundle by {source}");
-        let read = wait_until(&what, PATIENCE, async || {
-            let status = federation.status(SERVERS, "gitsync", "trustweave").await?;
-            let read = status["bundleSource"].as_str().unwrap_or_default();
-            ensure!(read.contains(source), "it reads `{read}`");
-            Ok(Some(read.to_owned()))
-        });
-        println!("   {}", read.await?);
-        let (_, delivered) = rotation(federation).await?;
-        let what = format!("rotation -> the peer's SPIRE holds the new key, by {source}");
-        figures.time(what, delivered);
+        let read = federation.read_by(SERVERS, source).await?;
+        println!("   it is read by: {read}");
+        let (published, delivered) = federation.unharmed(rotation(federation)).await?;
+        figures.time(
+            format!("rotation, read by {source} -> signed commit in git"),
+            published,
+        );
+        figures.time(
+            format!("rotation, read by {source} -> the peer's SPIRE holds the new key"),
+            delivered,
+        );
+        if delivered < published {
+            println!("   SPIRE's own poll of the peer's endpoint was faster than git");
+        }
+        println!("   every call was answered meanwhile");
     }
     Ok(())
+}
+
+/// Both agents are upgraded while a key rotates.
+async fn upgrade(federation: &Federation, figures: &mut Figures) -> anyhow::Result<()> {
+    headline(
+        "kubectl apply -k with another tag of the agent's image in both clusters, while a key rotates",
+    );
+    let begun = Instant::now();
+    let upgrade = async {
+        federation.upgrade("upgraded").await?;
+        Ok(begun.elapsed())
+    };
+    let deeds = async { tokio::try_join!(upgrade, rotation(federation)) };
+    let (upgraded, (_, delivered)) = federation.unharmed(deeds).await?;
+    figures.time("upgrade of both clusters' agents", upgraded);
+    figures.time(
+        "rotation during the upgrade -> the peer's SPIRE holds the new key",
+        delivered,
+    );
+    println!(
+        "   one commit for the rotation, every call answered, no registration without its peer"
+    );
+    who_leads(federation).await
 }
 
 /// Who no longer trusts the client's trust domain does not let the client in; a commit brings it back.
 async fn consent(federation: &Federation, figures: &mut Figures) -> anyhow::Result<()> {
     headline("a commit: cluster-2 no longer consents to trust cluster-1");
-    let trusting = declaration(federation, SERVERS)?;
-    let mut withdrawn = trusting.clone();
-    withdrawn["spec"]["consent"]["import"] = json!([]);
     let begun = Instant::now();
     let message = "Withdraw the consent to trust cluster-1";
-    declare(federation, SERVERS, &withdrawn, message).await?;
+    let withdraw = |spec: &mut serde_json::Value| spec["consent"]["import"] = json!([]);
+    federation.declare(SERVERS, message, withdraw).await?;
     let refused = tokio::try_join!(
         federation.prints(SERVERS, SERVER, "is not trusted here"),
         federation.prints(CLIENTS, CLIENT, "failed"),
@@ -236,28 +202,56 @@ async fn consent(federation: &Federation, figures: &mut Figures) -> anyhow::Resu
         "consent withdrawn -> the client is refused",
         begun.elapsed(),
     );
-    println!("   {SERVER}   {}", refused.0);
-    println!("   {CLIENT}  {}", refused.1);
+    quote(SERVER, &refused.0);
+    quote(CLIENT, &refused.1);
 
     headline("a commit: it consents again");
     let begun = Instant::now();
     let message = "Consent to trust cluster-1 again";
-    declare(federation, SERVERS, &trusting, message).await?;
+    federation.declare(SERVERS, message, |_| ()).await?;
     let answered = federation.prints(CLIENTS, CLIENT, "ok ").await?;
     figures.time("consent given -> the client is answered", begun.elapsed());
-    println!("   {CLIENT}  {answered}");
+    quote(CLIENT, &answered);
     federation.federated().await
+}
+
+async fn what_agents_need(federation: &Federation, figures: &mut Figures) -> anyhow::Result<()> {
+    headline("what the agents need");
+    for cluster in CLUSTERS {
+        for (index, (pod, kibibytes)) in federation.resident(cluster).await?.iter().enumerate() {
+            let role = if index == 0 { "leads" } else { "stands by" };
+            let what = format!("memory of {pod}, which {role} in {cluster} (RSS)");
+            figures.add(what, mebibytes(*kibibytes));
+        }
+        let passes = federation.metric(cluster, "trustweave_sync_duration_seconds_count");
+        let seconds = federation.metric(cluster, "trustweave_sync_duration_seconds_sum");
+        let (passes, seconds) = tokio::try_join!(passes, seconds)?;
+        ensure!(passes > 0.0, "the agent of {cluster} made no pass");
+        figures.add(
+            format!("passes of the agent that leads in {cluster} since the upgrade"),
+            format!(
+                "{passes}, of {:.0} ms on average",
+                1000.0 * seconds / passes
+            ),
+        );
+    }
+    Ok(())
 }
 
 fn things_to_try(federation: &Federation) -> anyhow::Result<()> {
     headline("it stays up until Ctrl-C. Things to try");
-    println!("   git clone {}", federation.git().url());
+    println!("   git clone {}", federation.nodes.git.url());
     for name in CLUSTERS {
         let cluster = federation.nodes.cluster(name)?;
         println!("\n   {name}");
         println!("   export KUBECONFIG={}", cluster.kubeconfig().display());
         println!("   kubectl get trustpeers,gitsyncs; kubectl get pods --all-namespaces");
-        println!("   kubectl -n trustweave-system logs deployment/trustweave --follow");
+        println!(
+            "   kubectl -n trustweave-system get lease trustweave   # which of the two agents leads"
+        );
+        println!(
+            "   kubectl -n trustweave-system logs --selector app.kubernetes.io/name=trustweave --prefix --follow"
+        );
     }
     println!("\n   The client prints a line for each call, in cluster-1:");
     println!("   kubectl -n federation-demo logs deployment/{CLIENT} --follow");

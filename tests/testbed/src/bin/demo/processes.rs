@@ -1,9 +1,9 @@
 //! Level 1: control planes without nodes, the agents as processes. No root is needed, and a cluster's start is quick.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use trustweave_testbed::federation::{CLUSTERS, Federation, PATIENCE, Plan, peer_of, trust_domain};
 use trustweave_testbed::measure::{
     commit_to_applied, confirmed, polling, resident, rotation, same_keys,
@@ -12,7 +12,8 @@ use trustweave_testbed::measure::{
 use trustweave_testbed::{Cluster, wait_until};
 
 use super::Arguments;
-use super::figures::{Figures, headline, mebibytes, print_indented, seconds};
+use super::figures::{Figures, headline, mebibytes};
+use super::trust::{history, what_clusters_say, who_trusts_whom};
 
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut plan = Plan::new(arguments.trustweave()?, &arguments.project);
@@ -45,14 +46,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     deeds(&mut federation, &mut figures).await?;
     headline("what stands in git");
     history(&federation).await?;
-    headline("what the clusters say");
-    for name in CLUSTERS {
-        let cluster = federation.testbed.cluster(name)?;
-        println!("   {name}");
-        for kind in ["gitsyncs", "trustpeers"] {
-            print_indented(&cluster.kubectl(&["get", kind]).await?);
-        }
-    }
+    what_clusters_say(&federation).await?;
     headline("figures");
     figures.print();
     headline("who trusts whom");
@@ -103,37 +97,6 @@ async fn deeds(federation: &mut Federation, figures: &mut Figures) -> anyhow::Re
     Ok(())
 }
 
-async fn who_trusts_whom(federation: &Federation, took: Duration) -> anyhow::Result<()> {
-    println!(
-        "   {:44} {:44} {:10} {:7} {:13} {:9} AFTER",
-        "WORKLOADS OF", "TRUST", "PHASE", "VERSION", "DIGEST", "CONFIRMED"
-    );
-    for cluster in CLUSTERS {
-        let peer = trust_domain(peer_of(cluster));
-        let status = federation.status(cluster, "trustpeer", &peer).await?;
-        let text = |name: &str| status[name].as_str().unwrap_or("-").to_owned();
-        let conditions = status["conditions"].as_array().into_iter().flatten();
-        let confirmed = conditions
-            .filter(|condition| condition["type"] == "Confirmed")
-            .find_map(|condition| condition["status"].as_str())
-            .unwrap_or("-");
-        println!(
-            "   {:44} {:44} {:10} {:7} {:13} {confirmed:9} {}",
-            trust_domain(cluster),
-            peer,
-            text("phase"),
-            text("version"),
-            text("shortDigest"),
-            seconds(took)
-        );
-        ensure!(
-            text("phase") == "Federated",
-            "{cluster} is not federated with {peer}"
-        );
-    }
-    Ok(())
-}
-
 async fn federates_with(federation: &Federation, cluster: &str, peer: &str) -> anyhow::Result<()> {
     let spire = &federation.testbed.cluster(cluster)?.spire;
     let what = format!("entries of {cluster} that federate with {peer}");
@@ -149,33 +112,6 @@ async fn federates_with(federation: &Federation, cluster: &str, peer: &str) -> a
         Ok(federating.then_some(()))
     })
     .await
-}
-
-async fn history(federation: &Federation) -> anyhow::Result<()> {
-    let git = &federation.testbed.git;
-    for cluster in CLUSTERS {
-        let signers = federation.testbed.directory().join("allowed_signers");
-        let key = &federation.signer(cluster)?.public;
-        std::fs::write(&signers, format!("trustweave {key}\n")).context("write the signers")?;
-        let program = format!("gpg.ssh.allowedSignersFile={}", signers.display());
-        let branch = format!("trustweave/{}", trust_domain(cluster));
-        println!("   {branch}");
-        let log = git
-            .git(&[
-                "-c",
-                &program,
-                "log",
-                "--format=%h %cI signature %G?  %s",
-                &branch,
-            ])
-            .await?;
-        print_indented(&log);
-        ensure!(
-            log.lines().all(|line| line.contains(" signature G ")),
-            "a commit of {branch} is not signed by its agent"
-        );
-    }
-    Ok(())
 }
 
 fn things_to_try(federation: &Federation) -> anyhow::Result<()> {

@@ -7,13 +7,16 @@ use crate::SpireVersion;
 use crate::configuration;
 use crate::loopback::DATA_MOUNT;
 use crate::nodes::images::{CONTROLLER_MANAGER, spire_image};
-use crate::spire_configuration::{self, BUNDLE_CONFIG_MAP};
+use crate::spire_configuration::BUNDLE_CONFIG_MAP;
 
 /// The port of the server's API in its pod.
 const API: u16 = 8081;
 
 /// The key in the server's `ConfigMap`, and the file in its pod.
 const CONFIGURATION: &str = "server.conf";
+
+/// The directory of the server's socket, in both containers.
+const SOCKETS: &str = "/tmp/spire-server/private";
 
 const WEBHOOK: &str = "spire-controller-manager-webhook";
 
@@ -71,23 +74,16 @@ fn labels() -> Value {
 
 /// What the server is configured with in any pod, and the roots in PEM besides, for the agents.
 fn server_configuration(spec: &NodeSpec) -> Value {
-    let mut server = configuration::server(&spec.cluster, spec.bundle_endpoint);
+    let mut server = configuration::server(&spec.cluster, false);
     server["plugins"]["Notifier"] = configuration::notifier(&spec.cluster);
     server
 }
 
 fn controller_manager(spec: &NodeSpec) -> Value {
-    let mut configuration = spire_configuration::controller_manager(&spec.cluster);
-    configuration["health"] = json!({"healthProbeBindAddress": "0.0.0.0:8083"});
+    let mut configuration = configuration::controller_manager(&spec.cluster);
     // A restarted pod would wait for its predecessor's lease.
     configuration["leaderElection"] = json!({"leaderElect": false});
-    configuration["ignoreNamespaces"] = json!(["kube-system", "kube-public"]);
     configuration["validatingWebhookConfigurationName"] = json!(WEBHOOK);
-    configuration["spireServerSocketPath"] = json!("/spire-server/api.sock");
-    if let Some(interval) = spec.gc_interval {
-        // The field takes no text, only nanoseconds.
-        configuration["gcInterval"] = json!(interval.as_nanos());
-    }
     configuration
 }
 
@@ -141,7 +137,7 @@ fn server_container(version: SpireVersion) -> Value {
         },
         "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}, "periodSeconds": 1},
         "volumeMounts": [
-            {"name": "server-socket", "mountPath": "/tmp/spire-server/private"},
+            {"name": "server-socket", "mountPath": SOCKETS},
             {"name": "server-config", "mountPath": "/run/spire/config", "readOnly": true},
             {"name": "spire-data", "mountPath": DATA_MOUNT},
         ],
@@ -156,7 +152,7 @@ fn controller_manager_container() -> Value {
         "ports": [{"name": "https", "containerPort": 9443}, {"name": "healthz", "containerPort": 8083}],
         "readinessProbe": {"httpGet": {"path": "/readyz", "port": "healthz"}, "periodSeconds": 1},
         "volumeMounts": [
-            {"name": "server-socket", "mountPath": "/spire-server", "readOnly": true},
+            {"name": "server-socket", "mountPath": SOCKETS, "readOnly": true},
             {"name": "controller-manager-config", "mountPath": "/config", "readOnly": true},
         ],
     })
