@@ -30,7 +30,7 @@ async fn start(name: &str, installed: Installed) -> Testbed {
 
 async fn get(cluster: &Cluster, kind: &str, name: &str) -> Value {
     let found = find(cluster, kind, name).await.unwrap();
-    found.unwrap_or_else(|| panic!("there is no {kind} {name}"))
+    found.unwrap()
 }
 
 async fn find(cluster: &Cluster, kind: &str, name: &str) -> anyhow::Result<Option<Value>> {
