@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     Arguments,
-    report::{Object, Report, changed, errors, tell},
+    report::{Changed, Object, Report, changed, errors},
     server,
 };
 use crate::{
@@ -47,17 +47,15 @@ impl Arguments {
         };
         let name = self.cluster_name(git_sync.as_ref())?;
         let Some((trust_domain, declaration)) = declarations.trust_domain_of(&name) else {
-            tell(diagnostics, head);
+            Report::default().tell(diagnostics, head);
             bail!("no trust domain declares the cluster `{name}`");
         };
         let peers = peers_now(&cluster, &declarations, trust_domain, declaration).await?;
         let resolved = desired::overlay(head, &declarations, &name, &peers);
         let complete = errors(&resolved.diagnostics) == 0;
         diagnostics.extend(resolved.diagnostics);
-        let mut report = Report {
-            unread: tell(diagnostics, head),
-            ..Report::default()
-        };
+        let mut report = Report::default();
+        report.tell(diagnostics, head);
         let mut objects = dry_run(&cluster, &resolved.manifests, &mut report.unread).await;
         if complete {
             let recorded = git_sync
@@ -71,7 +69,11 @@ impl Arguments {
         objects
             .extend(server::changes(&cluster, &declarations, trust_domain, git_sync, unread).await);
         if !objects.is_empty() {
-            report.clusters.insert(name, objects);
+            let changed = Changed {
+                objects,
+                ..Changed::default()
+            };
+            report.clusters.insert(name, changed);
         }
         Ok(report)
     }
@@ -219,10 +221,18 @@ async fn compare(
     }
     let reference = ObjectRef::of(&object).context("an object lost its identity")?;
     let live = cluster.get(&reference).await?;
+    let mut conflicts = Vec::new();
     let result = match cluster
         .apply(&object, Conflicts::Report, Mode::DryRun)
         .await
     {
+        // What it would be if the agent took the fields, with those whose they are.
+        Err(cluster::Error::Conflict { fields, .. }) => {
+            conflicts = fields;
+            cluster
+                .apply(&object, Conflicts::Take, Mode::DryRun)
+                .await?
+        }
         // The namespace comes with the overlay, too.
         Err(error)
             if error.is_not_found()
@@ -241,7 +251,11 @@ async fn compare(
     } else {
         Action::Create
     };
-    Ok(changed(action, &reference, live.as_ref(), Some(&result)))
+    let mut found = changed(action, &reference, live.as_ref(), Some(&result));
+    if let Some(object) = &mut found {
+        object.conflicts = conflicts;
+    }
+    Ok(found)
 }
 
 /// The members of the agent's set that the overlay no longer has. Those that stay are told.

@@ -1,31 +1,36 @@
 //! `trustweave diff`.
 
+mod document;
 mod live;
+mod markdown;
 mod offline;
 mod report;
 mod server;
+mod text;
 
 use std::path::PathBuf;
 
 use anyhow::bail;
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde_json::json;
 
-use super::{
-    Answer, Connection, block_on,
-    output::{self, Format},
-    repository,
-};
+pub(super) use self::document::Document;
+use super::{Answer, Connection, block_on, output, repository};
 use crate::model::trust_domain::ClusterName;
 
 /// Show what a change does to trust and to every cluster
 ///
 /// With --base, compares two states of the repository and needs no cluster. The change of trust
-/// comes first: keys that are taken back, changed signers and bundle endpoints, who will trust whom,
-/// what still waits for whose consent, and which registrations gain or lose a peer. Then follows each cluster's changed
-/// objects. Registrations are shown as they will be once SPIRE holds every peer's bundle.
+/// comes first: changed signers and bundle endpoints, keys that are taken back, who will trust whom
+/// and by which keys, what still waits for whom, and which registrations gain or lose a peer. Then
+/// follow each cluster's changed objects. Registrations are shown as they will be once SPIRE holds
+/// every peer's bundle.
 ///
-/// With --live, asks a cluster's API server by dry run what applying the overlay would change now.
-/// Nothing is written.
+/// With --live, asks a cluster's API server by dry run what applying the overlay would change now,
+/// and says who else has set a field that would change. Nothing is written.
+///
+/// The markdown form is a comment for a pull request, never longer than a forge accepts. `trustweave
+/// schema diff` prints the schema of the JSON form.
 ///
 /// The values of Secrets are never shown.
 ///
@@ -36,6 +41,7 @@ use crate::model::trust_domain::ClusterName;
   trustweave diff --base main                      what the files in this directory change
   trustweave diff --base main --head my-branch     what a branch changes
   trustweave diff --base \"$(git merge-base origin/main HEAD)\" --head HEAD
+  trustweave diff --base origin/main -o markdown   a comment for the pull request
   trustweave diff --live                           what the cluster of the current context lacks
   trustweave diff --live --context admin@cluster-2")]
 pub(super) struct Arguments {
@@ -69,7 +75,19 @@ pub(super) struct Arguments {
 
     /// How the answer is written
     #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    output: Form,
+}
+
+/// In which form the answer is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+    /// For a comment on a pull request.
+    Markdown,
 }
 
 impl Arguments {
@@ -83,8 +101,13 @@ impl Arguments {
             None => block_on(self.against_cluster(&head))??,
         };
         match self.output {
-            Format::Text => output::data(&report.text())?,
-            Format::Json => output::json(&report.json())?,
+            Form::Text => output::styled(&text::text(&report))?,
+            Form::Json => output::json(&json!(Document::of(&report)))?,
+            Form::Markdown => output::data(&markdown::comment(
+                &report,
+                &self.again(),
+                markdown::GITHUB_LIMIT,
+            ))?,
         }
         match report.unread {
             0 if report.is_empty() => Ok(Answer::Yes),
@@ -94,5 +117,23 @@ impl Arguments {
                 output::plural(count, "problem")
             ),
         }
+    }
+
+    /// The command that gives the whole answer.
+    fn again(&self) -> String {
+        let mut command = "trustweave diff".to_owned();
+        let head = self.head.as_deref();
+        for (option, value) in [("--base", self.base.as_deref()), ("--head", head)] {
+            if let Some(value) = value {
+                command = format!("{command} {option} {value}");
+            }
+        }
+        if self.live {
+            command.push_str(" --live");
+        }
+        if let Some(cluster) = &self.cluster {
+            command = format!("{command} --cluster {cluster}");
+        }
+        command
     }
 }

@@ -3,16 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::bail;
-use serde_json::Value;
 
 use super::{
     Arguments,
-    report::{Object, Report, Trust, changed, errors, tell},
+    report::{Changed, Object, Report, Trust, changed, errors},
 };
 use crate::{
     cli::{check::now, output, repository},
     federation::{
-        impact::{self, Bundles, Change, Registrations},
+        impact::{self, Bundles, Change, Published, Registrations},
         resolve::Resolved,
     },
     git::LocalRepository,
@@ -21,6 +20,7 @@ use crate::{
         declarations::Declarations,
         manifest::{Manifest, ObjectKey},
         repository::Tree,
+        topology::Edge,
         trust_domain::{ClusterName, TrustDomain},
     },
     plan::Action,
@@ -43,8 +43,8 @@ impl Arguments {
             bail!("no trust domain declares the cluster `{cluster}`");
         }
         let mut report = Report::default();
-        let mut registrations: BTreeMap<(TrustDomain, TrustDomain), BTreeMap<_, _>> =
-            BTreeMap::new();
+        let mut registrations: ByEdge = BTreeMap::new();
+        let mut identities = Vec::new();
         for cluster in after.clusters() {
             let Some((trust_domain, _)) = after.trust_domain_of(cluster) else {
                 continue;
@@ -52,27 +52,40 @@ impl Arguments {
             let old = settled_overlay(base, &before, cluster);
             let new = settled_overlay(head, &after, cluster);
             for (peer, change) in impact::registrations(&old, &new) {
-                let direction = (trust_domain.clone(), peer);
-                registrations
-                    .entry(direction)
-                    .or_default()
-                    .insert(cluster.clone(), change);
+                let edge = Edge {
+                    importer: trust_domain.clone(),
+                    exporter: peer,
+                };
+                let of_edge = registrations.entry(edge).or_default();
+                of_edge.insert(cluster.clone(), change);
             }
+            // What an unreadable file declares is not there, but not gone either.
+            let complete = errors(&new.diagnostics) == 0;
+            identities.extend(impact::identities(
+                trust_domain,
+                cluster,
+                &old.manifests,
+                &new.manifests,
+                complete,
+            ));
             if self.cluster.as_ref().is_none_or(|only| only == cluster) {
-                // What an unreadable file declares is not there, but not gone either.
-                let complete = errors(&new.diagnostics) == 0;
-                let objects = changed_objects(&old.manifests, &new.manifests, complete);
-                if !objects.is_empty() {
-                    report.clusters.insert(cluster.clone(), objects);
+                let changed = Changed {
+                    objects: changed_objects(&old.manifests, &new.manifests, complete),
+                    restarts: impact::restarts(&old.manifests, &new.manifests),
+                };
+                if !changed.objects.is_empty() {
+                    report.clusters.insert(cluster.clone(), changed);
                 }
             }
             former += errors(&old.diagnostics);
             diagnostics.extend(new.diagnostics);
         }
         let bundles = self.bundles((base, &before), (head, &after))?;
-        let changes = impact::impact(&before, &after, &bundles);
-        report.trust = Some(trust(changes, registrations));
-        report.unread = tell(diagnostics, head);
+        let mut changes = impact::impact(&before, &after, &bundles);
+        changes.extend(identities.into_iter().map(Change::Identity));
+        report.trust = Some(trust(changes, registrations, &after));
+        report.graph = impact::graph(&before, &after);
+        report.tell(diagnostics, head);
         if former > 0 {
             output::note(&format!(
                 "note: the base has {}: what it declares there is taken as absent",
@@ -106,22 +119,18 @@ impl Arguments {
         let repository = LocalRepository::open(&self.repo)?;
         for name in names {
             let branch = repository::branches(&repository, &name)?.into_iter().next();
-            let verified = |(tree, declarations): (&Tree, &Declarations)| {
+            let published = |(tree, declarations): (&Tree, &Declarations)| {
                 let declaration = declarations.trust_domains.get(&name)?;
                 let files = match &branch {
                     Some(found) => found.files.clone(),
                     None => desired::publication_on_main(tree, &name),
                 };
                 let verdict = attestation::verify(&name, declaration, &files, bundles.now);
-                verdict.ok().map(|publication| publication.bundle)
+                Some((name.clone(), Published::from(verdict)))
             };
-            let (before, after) = (verified(base), verified(head));
-            bundles
-                .before
-                .extend(before.map(|bundle| (name.clone(), bundle)));
-            bundles
-                .after
-                .extend(after.map(|bundle| (name.clone(), bundle)));
+            let (before, after) = (published(base), published(head));
+            bundles.before.extend(before);
+            bundles.after.extend(after);
         }
         Ok(bundles)
     }
@@ -138,36 +147,42 @@ fn settled_overlay(tree: &Tree, declarations: &Declarations, cluster: &ClusterNa
     }
 }
 
+/// What changes in the registrations of each cluster, by the direction of trust.
+type ByEdge = BTreeMap<Edge, BTreeMap<ClusterName, Registrations>>;
+
 /// Joins each new or lost direction of trust with what it does to registrations; what happens to
 /// registrations besides comes last.
-fn trust(
-    changes: Vec<Change>,
-    mut registrations: BTreeMap<(TrustDomain, TrustDomain), BTreeMap<ClusterName, Registrations>>,
-) -> Vec<Trust> {
+fn trust(changes: Vec<Change>, mut registrations: ByEdge, after: &Declarations) -> Vec<Trust> {
     let mut trust: Vec<Trust> = Vec::new();
     for change in changes {
-        let concerned = match &change {
-            Change::Edge {
-                importer, exporter, ..
-            } => registrations.remove(&(importer.clone(), exporter.clone())),
-            _ => None,
-        };
-        let concerned = concerned.unwrap_or_default();
-        let mut all = Registrations::default();
-        concerned.values().cloned().for_each(|one| all.extend(one));
-        let sentences = [vec![change.to_string()], all.sentences("it")].concat();
+        let (mut details, mut concerned) = (change.details(), BTreeMap::new());
+        if let Change::Edge {
+            importer, exporter, ..
+        } = &change
+        {
+            let edge = Edge {
+                importer: importer.clone(),
+                exporter: exporter.clone(),
+            };
+            concerned = registrations.remove(&edge).unwrap_or_default();
+            for (cluster, one) in &concerned {
+                details.extend(one.sentences(cluster, exporter));
+            }
+        }
         trust.push(Trust {
+            sentence: change.sentence(),
             change: Some(change),
-            sentence: sentences.join("; "),
+            details,
             registrations: concerned,
         });
     }
-    for ((importer, exporter), concerned) in registrations {
+    for (edge, concerned) in registrations {
         for (cluster, one) in concerned {
-            let sentences = one.sentences(exporter.as_str()).join("; ");
+            let (sentence, details) = impact::alone(&edge, &cluster, &one, after);
             trust.push(Trust {
                 change: None,
-                sentence: format!("{importer}: in {cluster}, {sentences}"),
+                sentence,
+                details,
                 registrations: BTreeMap::from([(cluster, one)]),
             });
         }
