@@ -125,6 +125,7 @@ fn trustweave_with(directory: &Path, arguments: &[&str], environment: &[(&str, &
         .env_remove("TRUSTWEAVE_LOG")
         .env_remove("TRUSTWEAVE_LOG_FORMAT")
         .env_remove("CLICOLOR_FORCE")
+        .env_remove("NO_COLOR")
         .envs(environment.iter().copied())
         .output()
         .unwrap();

@@ -818,8 +818,8 @@ fn diff_tells_which_keys_are_taken_back_first() {
     let told = repository.run(&["diff", "--base=HEAD"]).expect(1);
     assert_eq!(
         told.stdout.replace(short, "KEY"),
-        "Trust:\n  a.test revokes X.509 key KEY: the workloads of cluster-2 (b.test) refuse what it \
-         signed at once; SVIDs signed by it may live until 2090-01-01T00:00:00Z; no X.509 authority \
+        "Trust:\n  a.test revokes X.509 key KEY: the workloads of cluster-2 (b.test) refuse at once what it \
+         signed; SVIDs signed by it may live until 2090-01-01T00:00:00Z; no X.509 authority \
          of a.test is left: everything of a.test is distrusted at once\n\n1 change of trust; no \
          object changes\n"
     );

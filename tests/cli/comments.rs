@@ -184,7 +184,7 @@ fn the_documentation_shows_a_real_comment() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         fs::read_to_string(root.join(path)).unwrap()
     };
-    let snapshot = page("tests/snapshots/cli__comments__comment-third-cluster.snap");
+    let snapshot = page("tests/cli/snapshots/cli__comments__comment-third-cluster.snap");
     let (_, comment) = snapshot.split_once("\n---\n").unwrap();
     let documented = page("docs/diff.md");
     assert!(

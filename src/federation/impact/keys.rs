@@ -137,7 +137,7 @@ impl KeyChange {
                         ": ",
                         who,
                         " believe what ",
-                        it,
+                        signer(keys),
                         " signed, where a bundle holds ",
                         it,
                         " and they have not revoked ",
@@ -163,13 +163,13 @@ impl KeyChange {
                 keys,
                 concerned,
             } => {
-                let told = sentence!(
-                    trust_domain,
-                    " publishes another key: ",
-                    TrustedKey::list(keys)
-                );
+                let (new, signed) = match keys.as_slice() {
+                    [_] => (" publishes a new key: ", " will accept SVIDs signed by it"),
+                    _ => (" publishes new keys: ", " will accept SVIDs signed by them"),
+                };
+                let told = sentence!(trust_domain, new, TrustedKey::list(keys));
                 match workloads(concerned) {
-                    Some(who) => sentence!(told, "; ", who, " will accept what it signs"),
+                    Some(who) => sentence!(told, "; ", who, signed),
                     None => sentence!(told, "; nobody trusts ", trust_domain, " now"),
                 }
             }
@@ -207,7 +207,7 @@ fn revoked(
     let it = pronoun(keys);
     let told = sentence!(by, " revokes ", of(keys, by, trust_domain), ": ");
     match workloads(concerned) {
-        Some(who) => sentence!(told, who, " refuse what ", it, " signed at once"),
+        Some(who) => sentence!(told, who, " refuse at once what ", signer(keys), " signed"),
         None => sentence!(told, "nobody trusts ", trust_domain, " by ", it, " now"),
     }
 }
@@ -229,6 +229,13 @@ fn pronoun<T>(items: &[T]) -> &'static str {
     match items {
         [_] => "it",
         _ => "them",
+    }
+}
+
+fn signer<T>(items: &[T]) -> &'static str {
+    match items {
+        [_] => "it",
+        _ => "they",
     }
 }
 
@@ -454,8 +461,8 @@ mod tests {
         let lifted = now(&one, &[(key.clone(), 2)]);
         let unknown = Bundles::default();
         let taken_back = format!(
-            "b.test revokes X.509 key {short}: the workloads of cluster-1 (a.test) refuse what it \
-             signed at once"
+            "b.test revokes X.509 key {short}: the workloads of cluster-1 (a.test) refuse at once what \
+             it signed"
         );
         check(&nothing, &revoked, &unknown, &[&taken_back]);
         check(&lifted, &revoked, &unknown, &[&taken_back]);
@@ -512,8 +519,8 @@ mod tests {
             new.x509_authorities[0].not_after,
         );
         let appeared = format!(
-            "b.test publishes another key: {appeared} (valid until {until}); the workloads of \
-             cluster-1 (a.test) will accept what it signs"
+            "b.test publishes a new key: {appeared} (valid until {until}); the workloads of \
+             cluster-1 (a.test) will accept SVIDs signed by it"
         );
         check(&nothing, &nothing, &bundles, &[&appeared, &told]);
         let revoked = declarations("b.test", &[(key, 1)], &[]);

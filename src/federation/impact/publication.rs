@@ -117,12 +117,11 @@ impl PublicationChange {
         if self.importers.is_empty() {
             sentence!(told, "; nobody trusts it yet")
         } else {
-            let importers = Sentence::names(&self.importers);
             sentence!(
                 told,
-                "; until there is a good one, ",
-                importers,
-                " keep the last good one"
+                "; until a good one is published, the workloads of ",
+                Sentence::names(&self.importers),
+                " stay with the last good one",
             )
         }
     }

@@ -68,49 +68,26 @@ impl Registrations {
 
     /// What is told of those of a cluster, each kind on its own.
     pub fn sentences(&self, cluster: &ClusterName, peer: &TrustDomain) -> Vec<Sentence> {
-        let verbs: [(&[Registration], Telling); 3] = [
-            (&self.gain, |one| {
-                if one {
-                    " will federate with "
-                } else {
-                    " will each federate with "
-                }
-            }),
-            (&self.lose, |one| {
-                if one {
-                    " will no longer federate with "
-                } else {
-                    " will each no longer federate with "
-                }
-            }),
-            (&self.wait, |one| {
-                if one { " asks for " } else { " each ask for " }
-            }),
+        let verbs = [
+            (&self.gain, " will federate with ", ""),
+            (&self.lose, " will no longer federate with ", ""),
+            (&self.wait, " would federate with ", ", which is held back"),
         ];
         let mut sentences = Vec::new();
-        for (registrations, verb) in verbs {
+        for (registrations, verb, more) in verbs {
             let mut kinds: BTreeMap<&str, Vec<&Registration>> = BTreeMap::new();
             for registration in registrations {
                 let kind = &registration.object.gvk.kind;
                 kinds.entry(kind).or_default().push(registration);
             }
             sentences.extend(kinds.into_iter().map(|(kind, of_kind)| {
-                let one = of_kind.len() == 1;
-                sentence!(
-                    "in ",
-                    cluster,
-                    ", ",
-                    subject(kind, &of_kind),
-                    verb(one),
-                    peer
-                )
+                let who = subject(kind, &of_kind);
+                sentence!("in ", cluster, ", ", who, verb, peer, more)
             }));
         }
         sentences
     }
 }
-
-type Telling = fn(bool) -> &'static str;
 
 /// `ClusterSPIFFEID api (for Deployment.apps n/api)`, or several of a kind.
 fn subject(kind: &str, registrations: &[&Registration]) -> Sentence {
@@ -161,7 +138,7 @@ pub fn alone(
         details.extend(why.map(|why| {
             sentence!(
                 &edge.exporter,
-                " is held back from it, or else new pods would get no identity: ",
+                " is held back, as otherwise new pods would get no identity: ",
                 why
             )
         }));
@@ -245,7 +222,7 @@ mod tests {
         assert_eq!(
             told,
             [
-                "in c, the 2 registrations of kind ClusterSPIFFEID y and z will each federate with a.test",
+                "in c, the 2 registrations of kind ClusterSPIFFEID y and z will federate with a.test",
                 "in c, ClusterStaticEntry x will federate with a.test",
                 "in c, ClusterSPIFFEID x will no longer federate with a.test",
             ]

@@ -70,6 +70,6 @@ pub(super) fn html(text: &str) -> String {
 
 /// The length of the longest run of backticks.
 fn longest_run(text: &str) -> usize {
-    let runs = text.split(|c| c != '`').map(str::len);
+    let runs = text.split(|c: char| c != '`').map(str::len);
     runs.max().unwrap_or(0)
 }

@@ -63,15 +63,12 @@ fn lines(edges: &[GraphEdge]) -> Lines<'_> {
         .iter()
         .map(|edge| (edge.importer.as_str(), edge.exporter.as_str(), edge.fate))
         .collect();
-    let one = |edge: &(&'_ str, &'_ str, Fate)| {
-        let (importer, exporter, fate) = *edge;
-        let both = all.contains(&(exporter, importer, fate));
-        (!both || importer < exporter).then_some((importer, exporter, both, fate))
-    };
-    let edges = edges
-        .iter()
-        .map(|edge| (edge.importer.as_str(), edge.exporter.as_str(), edge.fate));
-    edges.filter_map(|edge| one(&edge)).collect()
+    let lines = edges.iter().filter_map(|edge| {
+        let (importer, exporter) = (edge.importer.as_str(), edge.exporter.as_str());
+        let both = all.contains(&(exporter, importer, edge.fate));
+        (!both || importer < exporter).then_some((importer, exporter, both, edge.fate))
+    });
+    lines.collect()
 }
 
 /// A label between double quotes. What Mermaid could take for a mark or for HTML is written as its

@@ -92,6 +92,8 @@ struct Page<'a> {
     text: String,
     limit: usize,
     again: &'a str,
+    /// Something did not fit.
+    full: bool,
     left_out: LeftOut,
 }
 
@@ -115,17 +117,18 @@ impl<'a> Page<'a> {
             text: String::new(),
             limit: limit.saturating_sub(end),
             again,
+            full: false,
             left_out: LeftOut::default(),
         }
     }
 
-    /// Writes a block whole, or not at all.
+    /// Writes a block whole, or not at all: neither it nor anything after it.
     fn write(&mut self, block: &str) -> bool {
-        let fits = self.text.len() + block.len() <= self.limit;
-        if fits {
+        self.full |= self.text.len() + block.len() > self.limit;
+        if !self.full {
             self.text.push_str(block);
         }
-        fits
+        !self.full
     }
 
     fn finish(mut self) -> String {
@@ -279,8 +282,7 @@ fn clusters(page: &mut Page<'_>, clusters: &BTreeMap<ClusterName, Changed>) {
             } else {
                 format!("{opening}{text}")
             };
-            // The first that does not fit ends it: a later, smaller one would look like the next.
-            if page.left_out.objects == 0 && page.write(&block) {
+            if page.write(&block) {
                 open = true;
                 shown.entry(format!("{heading}{body}")).or_insert(cluster);
             } else {
