@@ -194,7 +194,8 @@ proptest! {
         let benign = comment(&report("benign"), "trustweave diff", GITHUB_LIMIT);
         prop_assert_eq!(shape(&hostile), shape(&benign), "{}", hostile);
         prop_assert!(!prose(&hostile).contains(PLANTED), "{}", hostile);
-        prop_assert!(!hostile.contains('\u{202e}') && !hostile.contains('\u{1b}'));
+        let steering = hostile.contains(['\u{202e}', '\u{1b}']);
+        prop_assert!(!steering, "{}", hostile);
     }
 
     #[test]
