@@ -106,7 +106,7 @@ fn report(text: &str) -> Report {
         importers: BTreeSet::new(),
     };
     let reference = ObjectRef::of(&config_map(text, "x")).unwrap();
-    let (before, after) = (config_map(text, "x"), config_map(text, text));
+    let (before, after) = (config_map(text, "before"), config_map(text, text));
     let mut object = changed(Action::Update, &reference, Some(&before), Some(&after)).unwrap();
     object.conflicts.push(text.to_owned());
     let changed = Changed {
