@@ -18,7 +18,7 @@ fn diff_tells_what_a_change_does_to_trust_first() {
     insta::assert_snapshot!(turned.stdout, @r"
     Trust:
       a.test: the workloads of cluster-1 will trust b.test
-        - it is held back until the agent of b.test publishes a bundle: there is none yet
+        - this waits until b.test publishes its bundle: there is none yet
         - in cluster-1, ClusterSPIFFEID api will federate with b.test
       b.test: the workloads of cluster-2 will no longer trust a.test: the topology does not ask for it any more
         - first a.test is taken out of every registration, then its keys are distrusted

@@ -176,9 +176,11 @@ fn trust(changes: Vec<Change>, mut registrations: ByEdge, after: &Declarations) 
             registrations: concerned,
         });
     }
+    let edges = after.topology.edges();
     for (edge, concerned) in registrations {
+        let asked_for = edges.contains(&edge);
         for (cluster, one) in concerned {
-            let (sentence, details) = impact::alone(&edge, &cluster, &one, after);
+            let (sentence, details) = impact::alone(&edge, &cluster, &one, after, asked_for);
             trust.push(Trust {
                 change: None,
                 sentence,

@@ -49,8 +49,11 @@ pub struct IdentityChange {
     pub after: Option<String>,
     /// The fields of `spec` that differ, but for `federatesWith`.
     pub fields: BTreeSet<String>,
-    /// The workloads of the overlay that it is for; before the change, if the registration goes.
-    pub workloads: Vec<String>,
+    /// The workloads of the overlay that it was for. Pods that nothing in the overlay makes are not
+    /// known here.
+    pub workloads_before: Vec<String>,
+    /// The workloads of the overlay that it will be for.
+    pub workloads_after: Vec<String>,
     /// Fields that give power over SPIRE, and did not before.
     pub privileges: Vec<String>,
 }
@@ -67,15 +70,15 @@ impl IdentityChange {
         let told = match (&self.before, &self.after) {
             (None, Some(id)) => sentence!(
                 place,
-                " is new and gives the SPIFFE ID ",
+                " is new, and gives the SPIFFE ID ",
                 named(id),
                 " to ",
-                self.whom(),
+                whom(&self.workloads_after),
             ),
             (Some(_), None) => sentence!(
                 place,
-                " goes: no workload gets its SPIFFE ID from it any more, which is for ",
-                self.whom(),
+                " goes: it gives no SPIFFE ID any more to ",
+                whom(&self.workloads_before),
             ),
             (Some(old), Some(new)) if old != new => sentence!(
                 place,
@@ -84,14 +87,13 @@ impl IdentityChange {
                 ", and will give ",
                 named(new),
                 " to ",
-                self.whom(),
+                whom(&self.workloads_after),
             ),
             (_, _) => sentence!(
                 place,
-                " changes whom it is for, or what they get (",
+                " changes in ",
                 Sentence::names(&self.fields),
-                "): it will be for ",
-                self.whom(),
+                self.moved(),
             ),
         };
         let meaning = |field: &String| {
@@ -106,12 +108,27 @@ impl IdentityChange {
         }
     }
 
-    fn whom(&self) -> Sentence {
-        if self.workloads.is_empty() {
-            sentence!("pods that this overlay does not make")
+    /// For whom it is, and was.
+    fn moved(&self) -> Sentence {
+        let (before, after) = (&self.workloads_before, &self.workloads_after);
+        if before == after {
+            sentence!(", and is for ", whom(after))
         } else {
-            Sentence::names(&self.workloads)
+            sentence!(
+                ": it was for ",
+                whom(before),
+                ", and will be for ",
+                whom(after)
+            )
         }
+    }
+}
+
+fn whom(workloads: &[String]) -> Sentence {
+    if workloads.is_empty() {
+        sentence!("pods that this overlay does not make")
+    } else {
+        Sentence::names(workloads)
     }
 }
 
@@ -135,8 +152,12 @@ pub fn identities(
         if fields.is_empty() {
             return None;
         }
-        let (manifest, overlay) = is.map(|it| (it, after)).or(was.map(|it| (it, before)))?;
-        let workloads = workloads::selected(&manifest.object, overlay);
+        let reference = &is.or(was)?.reference;
+        let workloads = |side: Option<&&Manifest>, overlay: &[Manifest]| -> Vec<String> {
+            let selected = side.map(|it| workloads::selected(&it.object, overlay));
+            let selected = selected.unwrap_or_default();
+            selected.iter().map(ToString::to_string).collect()
+        };
         let has = |side: Option<&&Manifest>, field: &str| {
             side.is_some_and(|it| it.object["spec"][field] == true)
         };
@@ -146,11 +167,12 @@ pub fn identities(
         Some(IdentityChange {
             trust_domain: trust_domain.clone(),
             cluster: cluster.clone(),
-            registration: manifest.reference.to_string(),
+            registration: reference.to_string(),
             before: was.map(|it| spiffe_id(&it.object)),
             after: is.map(|it| spiffe_id(&it.object)),
             fields,
-            workloads: workloads.iter().map(ToString::to_string).collect(),
+            workloads_before: workloads(was, before),
+            workloads_after: workloads(is, after),
             privileges: gained.map(|(field, _)| (*field).to_owned()).collect(),
         })
     };
@@ -227,14 +249,14 @@ mod tests {
             None,
             Some(one()),
             &[&format!(
-                "{place} is new and gives the SPIFFE ID spiffe://a.test/x to {others}"
+                "{place} is new, and gives the SPIFFE ID spiffe://a.test/x to {others}"
             )],
         );
         check(
             Some(one()),
             None,
             &[&format!(
-                "{place} goes: no workload gets its SPIFFE ID from it any more, which is for {others}"
+                "{place} goes: it gives no SPIFFE ID any more to {others}"
             )],
         );
         check(
@@ -248,8 +270,7 @@ mod tests {
             Some(one()),
             with("admin", json!(true)),
             &[&format!(
-                "{place} changes whom it is for, or what they get (admin): it will be for {others}; \
-                 whoever has it may call the administrative APIs of the SPIRE server (admin)"
+                "{place} changes in admin, and is for {others}; whoever has it may call the administrative APIs of the SPIRE server (admin)"
             )],
         );
         check(Some(one()), with("federatesWith", json!([])), &[]);

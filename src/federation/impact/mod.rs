@@ -280,10 +280,16 @@ fn identity(
     new: &TrustDomainSpec,
     after: &Declarations,
 ) -> Vec<Change> {
+    let (added, removed) = difference(&signers(old), &signers(new));
+    let other_signers = !added.is_empty() || !removed.is_empty();
+    let other_endpoint = !old.bundle_endpoint.same_address(&new.bundle_endpoint);
+    if !other_signers && !other_endpoint && old.epoch == new.epoch {
+        // Who is concerned costs a look at the whole topology.
+        return Vec::new();
+    }
     let importers = importers(after, name);
     let mut changes = Vec::new();
-    let (added, removed) = difference(&signers(old), &signers(new));
-    if !added.is_empty() || !removed.is_empty() {
+    if other_signers {
         changes.push(Change::Signers {
             trust_domain: name.clone(),
             added,
@@ -291,7 +297,7 @@ fn identity(
             importers: importers.clone(),
         });
     }
-    if !old.bundle_endpoint.same_address(&new.bundle_endpoint) {
+    if other_endpoint {
         changes.push(Change::Endpoint {
             trust_domain: name.clone(),
             before: old.bundle_endpoint.clone(),

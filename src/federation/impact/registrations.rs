@@ -68,10 +68,21 @@ impl Registrations {
 
     /// What is told of those of a cluster, each kind on its own.
     pub fn sentences(&self, cluster: &ClusterName, peer: &TrustDomain) -> Vec<Sentence> {
+        let among = |these: &[Registration], one: &Registration| {
+            these.iter().any(|it| it.object.key() == one.object.key())
+        };
+        let (asking, lose): (Vec<_>, Vec<_>) =
+            self.lose.iter().partition(|one| among(&self.wait, one));
+        let wait = self.wait.iter().filter(|one| !among(&self.lose, one));
         let verbs = [
-            (&self.gain, " will federate with ", ""),
-            (&self.lose, " will no longer federate with ", ""),
-            (&self.wait, " would federate with ", ", which is held back"),
+            (self.gain.iter().collect(), " will federate with ", ""),
+            (lose, " will no longer federate with ", ""),
+            (
+                asking,
+                " will no longer federate with ",
+                ", though its manifest asks for it",
+            ),
+            (wait.collect(), " asks for ", ", and does not get it yet"),
         ];
         let mut sentences = Vec::new();
         for (registrations, verb, more) in verbs {
@@ -118,17 +129,18 @@ fn subject(kind: &str, registrations: &[&Registration]) -> Sentence {
 }
 
 /// What is told where nothing else changes between the two: a sentence, and what belongs to it.
+/// `asked_for` is whether the topology after the change has the edge.
 pub fn alone(
     edge: &Edge,
     cluster: &ClusterName,
     registrations: &Registrations,
     after: &Declarations,
+    asked_for: bool,
 ) -> (Sentence, Vec<Sentence>) {
     let mut all = registrations.sentences(cluster, &edge.exporter).into_iter();
     let first = sentence!(&edge.importer, ": ", all.next().unwrap_or_default());
     let mut details: Vec<_> = all.collect();
     if !registrations.wait.is_empty() {
-        let asked_for = after.topology.edges().contains(edge);
         let why = match consent(edge, after) {
             _ if !asked_for => Some(sentence!("the topology asks for no such trust")),
             Consent::Given => None,

@@ -134,14 +134,14 @@ impl Change {
         match (before, after) {
             (_, State::Active) => match published {
                 Some(PublicationState::Nothing) => details.push(sentence!(
-                    "it is held back until the agent of ",
+                    "this waits until ",
                     exporter,
-                    " publishes a bundle: there is none yet",
+                    " publishes its bundle: there is none yet",
                 )),
                 Some(PublicationState::Refused { message, .. }) => details.push(sentence!(
-                    "it is held back until there is a good bundle: the one that ",
+                    "this waits until ",
                     exporter,
-                    " has published is refused, ",
+                    " publishes a good bundle: agents refuse the one that there is, ",
                     named(message),
                 )),
                 _ if keys.is_empty() => {}
@@ -204,7 +204,7 @@ fn declared(
     signers: &[String],
     endpoint: &BundleEndpoint,
 ) -> Sentence {
-    let told = sentence!(trust_domain, " is new, with ", Sentence::names(clusters));
+    let told = sentence!(trust_domain, " is new, and has ", Sentence::names(clusters),);
     let told = match signers {
         [] => sentence!(told, "; no key may sign its bundles yet"),
         signers => sentence!(

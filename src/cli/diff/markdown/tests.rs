@@ -84,7 +84,8 @@ fn report(text: &str) -> Report {
         before: Some(text.to_owned()),
         after: Some(format!("{text}x")),
         fields: BTreeSet::from([text.to_owned()]),
-        workloads: vec![text.to_owned()],
+        workloads_before: vec![text.to_owned()],
+        workloads_after: vec![text.to_owned()],
         privileges: Vec::new(),
     };
     let key = JwtKeyId {
