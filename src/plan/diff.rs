@@ -256,11 +256,11 @@ fn lines(diff: &TextDiff<'_, '_, str>, op: &DiffOp) -> Vec<Line> {
         ChangeTag::Delete => Side::Before,
         ChangeTag::Insert => Side::After,
     };
-    let size: usize = diff
+    let bytes: usize = diff
         .iter_changes(op)
         .map(|change| change.value().len())
         .sum();
-    if size > EMPHASISED {
+    if bytes > EMPHASISED {
         let whole = diff.iter_changes(op).map(|change| Line {
             side: side(change.tag()),
             pieces: pieces(std::iter::once((false, change.value()))),

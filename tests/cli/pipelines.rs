@@ -108,11 +108,11 @@ impl Runner {
     fn run(&self, script: &str, comments: &str, more: &[(&str, &str)]) -> (bool, String) {
         fs::write(self.path("comments.json"), comments).unwrap();
         fs::write(self.path("record"), "").unwrap();
-        let search = format!("{}:{}", self.path("bin"), std::env::var("PATH").unwrap());
+        let script = format!("PATH=\"$BIN:$PATH\"\n{script}");
         let output = Command::new("bash")
-            .args(["-e", "-o", "pipefail", "-c", script])
+            .args(["-e", "-o", "pipefail", "-c", &script])
             .current_dir(self.repository.0.path())
-            .env("PATH", search)
+            .env("BIN", self.path("bin"))
             .env("RECORD", self.path("record"))
             .env("COMMENTS", self.path("comments.json"))
             .env("RUNNER_TEMP", self.directory.path())

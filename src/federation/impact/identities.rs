@@ -211,7 +211,7 @@ mod tests {
     use super::*;
     use crate::model::{manifest::Origin, repository::RepoPath};
 
-    fn manifest(spec: Value) -> Manifest {
+    fn manifest(spec: &Value) -> Manifest {
         let object = json!({
             "apiVersion": "spire.spiffe.io/v1alpha1", "kind": "ClusterSPIFFEID",
             "metadata": {"name": "api"}, "spec": spec,
@@ -224,8 +224,7 @@ mod tests {
     }
 
     fn check(before: Option<Value>, after: Option<Value>, expected: &[&str]) {
-        let side =
-            |spec: Option<Value>| -> Vec<Manifest> { spec.map(manifest).into_iter().collect() };
+        let side = |spec: Option<Value>| -> Vec<Manifest> { spec.iter().map(manifest).collect() };
         let (trust_domain, cluster) = (
             TrustDomain::parse("a.test").unwrap(),
             ClusterName::parse("cluster-1").unwrap(),

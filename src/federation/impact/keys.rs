@@ -128,25 +128,7 @@ impl KeyChange {
                 trust_domain,
                 keys,
                 concerned,
-            } => {
-                let it = pronoun(keys);
-                let told = sentence!(by, " accepts ", of(keys, by, trust_domain), " again");
-                match workloads(concerned) {
-                    Some(who) => sentence!(
-                        told,
-                        ": ",
-                        who,
-                        " believe what ",
-                        signer(keys),
-                        " signed, where a bundle holds ",
-                        it,
-                        " and they have not revoked ",
-                        it,
-                        " themselves",
-                    ),
-                    None => sentence!(told, ": nobody trusts ", trust_domain, " by ", it, " now"),
-                }
-            }
+            } => accepted_again(by, trust_domain, keys, concerned),
             Self::RevocationRemoved {
                 by,
                 trust_domain,
@@ -168,9 +150,10 @@ impl KeyChange {
                     _ => (" publishes new keys: ", " will accept SVIDs signed by them"),
                 };
                 let told = sentence!(trust_domain, new, TrustedKey::list(keys));
-                match workloads(concerned) {
-                    Some(who) => sentence!(told, "; ", who, signed),
-                    None => sentence!(told, "; nobody trusts ", trust_domain, " now"),
+                if let Some(who) = workloads(concerned) {
+                    sentence!(told, "; ", who, signed)
+                } else {
+                    sentence!(told, "; nobody trusts ", trust_domain, " now")
                 }
             }
             Self::Vanished {
@@ -206,10 +189,34 @@ fn revoked(
 ) -> Sentence {
     let it = pronoun(keys);
     let told = sentence!(by, " revokes ", of(keys, by, trust_domain), ": ");
-    match workloads(concerned) {
-        Some(who) => sentence!(told, who, " refuse at once what ", signer(keys), " signed"),
-        None => sentence!(told, "nobody trusts ", trust_domain, " by ", it, " now"),
+    if let Some(who) = workloads(concerned) {
+        sentence!(told, who, " refuse at once what ", signer(keys), " signed")
+    } else {
+        sentence!(told, "nobody trusts ", trust_domain, " by ", it, " now")
     }
+}
+
+/// That keys are accepted again that were taken back, and who believes them.
+fn accepted_again(
+    by: &TrustDomain,
+    trust_domain: &TrustDomain,
+    keys: &[KeyId],
+    concerned: &BTreeMap<TrustDomain, Vec<ClusterName>>,
+) -> Sentence {
+    let it = pronoun(keys);
+    let told = sentence!(by, " accepts ", of(keys, by, trust_domain), " again: ");
+    let Some(who) = workloads(concerned) else {
+        return sentence!(told, "nobody trusts ", trust_domain, " by ", it, " now");
+    };
+    let believed = sentence!(told, who, " believe what ", signer(keys), " signed, ");
+    sentence!(
+        believed,
+        "where a bundle holds ",
+        it,
+        " and they have not revoked ",
+        it,
+        " themselves",
+    )
 }
 
 /// Keys, and whose they are unless they are the speaker's own.

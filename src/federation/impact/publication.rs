@@ -142,9 +142,13 @@ pub struct TrustedKey {
 impl TrustedKey {
     /// Keys in words, each with its end.
     pub(super) fn list(keys: &[Self]) -> Sentence {
-        let one = |key: &Self| match key.not_after {
-            Some(ends) => sentence!(&key.key, " (valid until ", ends, ")"),
-            None => sentence!(&key.key),
+        let one = |key: &Self| {
+            let told = sentence!(&key.key);
+            if let Some(ends) = key.not_after {
+                sentence!(told, " (valid until ", ends, ")")
+            } else {
+                told
+            }
         };
         Sentence::join(keys.iter().map(one), " and ")
     }

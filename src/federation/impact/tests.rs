@@ -85,7 +85,7 @@ fn edges_begin_and_end() {
              trust-domains/a.test/trust-domain.yaml can't be used",
         ],
         &[
-            "a.test is new, and has cluster-1; no key may sign its bundles yet; it has no bundle endpoint",
+            "a.test is new, on cluster-1; no key may sign its bundles yet; it has no bundle endpoint",
             "b.test: the workloads of cluster-2 will trust a.test",
         ],
     );

@@ -204,7 +204,7 @@ fn declared(
     signers: &[String],
     endpoint: &BundleEndpoint,
 ) -> Sentence {
-    let told = sentence!(trust_domain, " is new, and has ", Sentence::names(clusters),);
+    let told = sentence!(trust_domain, " is new, on ", Sentence::names(clusters),);
     let told = match signers {
         [] => sentence!(told, "; no key may sign its bundles yet"),
         signers => sentence!(
@@ -215,7 +215,9 @@ fn declared(
     };
     match endpoint {
         BundleEndpoint::None => sentence!(told, "; it has no bundle endpoint"),
-        served_endpoint => sentence!(told, "; its bundle endpoint is ", served(served_endpoint)),
+        BundleEndpoint::Served(_) => {
+            sentence!(told, "; its bundle endpoint is ", served(endpoint))
+        }
     }
 }
 

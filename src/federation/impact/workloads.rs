@@ -163,9 +163,10 @@ mod tests {
         let (old, new) = (deployment("a", "n", "x"), deployment("a", "n", "y"));
         let mut scaled = old.clone();
         scaled.object["spec"]["replicas"] = 3.into();
-        let one = |it: &Manifest| std::slice::from_ref(it).to_vec();
-        assert_eq!(restarts(&one(&old), &one(&new)), [new.reference.clone()]);
-        assert!(restarts(&one(&old), &one(&scaled)).is_empty());
-        assert!(restarts(&[], &one(&new)).is_empty());
+        let one = std::slice::from_ref;
+        let replaced = restarts(one(&old), one(&new));
+        assert_eq!(replaced, std::slice::from_ref(&new.reference));
+        assert!(restarts(one(&old), one(&scaled)).is_empty());
+        assert!(restarts(&[], one(&new)).is_empty());
     }
 }
