@@ -24,6 +24,12 @@ use trustweave::{
 
 #[path = "cli/bundle.rs"]
 mod bundle;
+#[path = "cli/comments.rs"]
+mod comments;
+#[path = "cli/diff.rs"]
+mod diff;
+#[path = "cli/pipelines.rs"]
+mod pipelines;
 
 const TOPOLOGY: &str = "\
 apiVersion: trustweave.dev/v1alpha1
@@ -105,6 +111,10 @@ impl Run {
 }
 
 fn trustweave(directory: &Path, arguments: &[&str]) -> Run {
+    trustweave_with(directory, arguments, &[])
+}
+
+fn trustweave_with(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Run {
     let output = Command::new(env!("CARGO_BIN_EXE_trustweave"))
         .args(arguments)
         .current_dir(directory)
@@ -114,6 +124,9 @@ fn trustweave(directory: &Path, arguments: &[&str]) -> Run {
         .env_remove("TRUSTWEAVE_CONFIG")
         .env_remove("TRUSTWEAVE_LOG")
         .env_remove("TRUSTWEAVE_LOG_FORMAT")
+        .env_remove("CLICOLOR_FORCE")
+        .env_remove("NO_COLOR")
+        .envs(environment.iter().copied())
         .output()
         .unwrap();
     Run {
@@ -244,166 +257,6 @@ fn check_names_file_line_column_and_the_nearest_field() {
     repository.run(&["check", "no-such-directory"]).expect(2);
     repository.run(&["check", "--revision=nonsense"]).expect(2);
     repository.run(&["check", "--revision=HEAD"]).expect(0);
-}
-
-#[test]
-fn diff_tells_what_a_change_does_to_trust_first() {
-    let repository = Repository::new();
-    let same = repository.run(&["diff", "--base=HEAD"]).expect(0);
-    assert_eq!(
-        (same.stdout.as_str(), same.stderr.as_str()),
-        ("no change\n", "")
-    );
-
-    repository.turn_the_edge();
-    let turned = repository.run(&["diff", "--base=HEAD"]).expect(1);
-    insta::assert_snapshot!(turned.stdout, @r"
-    Trust:
-      a.test: cluster-1 will trust b.test; 1 ClusterSPIFFEID gains it
-      b.test: cluster-2 will no longer trust a.test (drained first, then its keys are distrusted): the topology does not ask for it any more; 1 ClusterSPIFFEID loses it
-
-    Cluster cluster-1:
-    --- ClusterSPIFFEID.spire.spiffe.io api
-    +++ ClusterSPIFFEID.spire.spiffe.io api
-    @@ -5,7 +5,8 @@
-         trustweave.dev/federates-with: all
-       name: api
-     spec:
-    -  federatesWith: []
-    +  federatesWith:
-    +  - b.test
-       podSelector:
-         matchLabels:
-           app: api
-
-    Cluster cluster-2:
-    --- ClusterSPIFFEID.spire.spiffe.io api
-    +++ ClusterSPIFFEID.spire.spiffe.io api
-    @@ -5,8 +5,7 @@
-         trustweave.dev/federates-with: all
-       name: api
-     spec:
-    -  federatesWith:
-    -  - a.test
-    +  federatesWith: []
-       podSelector:
-         matchLabels:
-           app: api
-
-    2 changes of trust; in 2 clusters: 2 objects to update
-    ");
-    assert_eq!(turned.stderr, "");
-
-    repository.commit();
-    let commits = repository
-        .run(&["diff", "--base=HEAD~1", "--head=HEAD"])
-        .expect(1);
-    assert_eq!(commits.stdout, turned.stdout);
-    let one = repository
-        .run(&["diff", "--base=HEAD~1", "--cluster=cluster-1"])
-        .expect(1);
-    assert!(!one.stdout.contains("Cluster cluster-2"), "{}", one.stdout);
-    repository
-        .run(&["diff", "--base=HEAD~1", "--cluster=cluster-9"])
-        .expect(2);
-}
-
-#[test]
-fn diff_has_a_form_for_programs() {
-    let repository = Repository::new();
-    repository.turn_the_edge();
-    let answer = repository
-        .run(&["diff", "--base=HEAD", "--output=json"])
-        .expect(1)
-        .json();
-    let trust = &answer["trust"][0];
-    assert_eq!(
-        trust["sentence"],
-        "a.test: cluster-1 will trust b.test; 1 ClusterSPIFFEID gains it"
-    );
-    assert_eq!(trust["change"]["kind"], "edge");
-    assert_eq!(trust["change"]["before"]["state"], "absent");
-    assert_eq!(trust["change"]["after"]["state"], "active");
-    let registration = "ClusterSPIFFEID.spire.spiffe.io api";
-    assert_eq!(trust["registrations"]["cluster-1"]["gain"][0], registration);
-    let object = &answer["clusters"]["cluster-2"][0];
-    assert_eq!(
-        (&object["action"], &object["object"]),
-        (&"update".into(), &registration.into())
-    );
-    assert!(
-        object["diff"].as_str().unwrap().contains("-  - a.test"),
-        "{object}"
-    );
-}
-
-#[test]
-fn diff_says_whose_consent_is_missing() {
-    let repository = Repository::new();
-    repository.replace(DECLARATION, "export: [b.test]", "export: []");
-    let run = repository.run(&["diff", "--base=HEAD"]).expect(1);
-    let expected = "the owners of `a.test` must add `b.test` to consent.export";
-    assert!(run.stdout.contains(expected), "{}", run.stdout);
-}
-
-#[test]
-fn diff_hides_the_values_of_secrets() {
-    let repository = Repository::new();
-    let secret = |value: &str| {
-        let object = "apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: n}\n";
-        repository.write(
-            "clusters/cluster-1/api.yaml",
-            &format!("{object}stringData: {{token: {value}}}\n"),
-        );
-    };
-    secret("hunter1");
-    repository.commit();
-    secret("hunter2");
-    let run = repository.run(&["diff", "--base=HEAD"]).expect(1);
-    assert!(run.stdout.contains("*** (after)"), "{}", run.stdout);
-    assert!(!run.stdout.contains("hunter"), "{}", run.stdout);
-}
-
-#[test]
-fn diff_shows_what_is_readable_and_fails() {
-    let repository = Repository::new();
-    repository.turn_the_edge();
-    repository.replace(DECLARATION, "bundleEndpoint:", "bundleEndpiont:");
-    let run = repository.run(&["diff", "--base=HEAD"]).expect(2);
-    assert!(run.stderr.contains(DECLARATION), "{}", run.stderr);
-    // What can't be read stays as it was: a.test still agrees.
-    assert!(
-        run.stdout.contains("cluster-1 will trust b.test"),
-        "{}",
-        run.stdout
-    );
-
-    // A change that repairs the repository is not held up by what it repairs.
-    repository.commit();
-    repository.replace(DECLARATION, "bundleEndpiont:", "bundleEndpoint:");
-    let repaired = repository.run(&["diff", "--base=HEAD"]).expect(1);
-    assert!(
-        repaired.stderr.contains("note: the base has 1 error:"),
-        "{}",
-        repaired.stderr
-    );
-
-    repository.run(&["diff", "--base=nonsense"]).expect(2);
-    repository.run(&["diff"]).expect(2);
-    repository.run(&["diff", "--base=HEAD", "--live"]).expect(2);
-}
-
-#[test]
-fn an_overlay_that_is_not_readable_in_full_deletes_nothing() {
-    let repository = Repository::new();
-    repository.replace(
-        "clusters/cluster-1/kustomization.yaml",
-        "api.yaml",
-        "apj.yaml",
-    );
-    let run = repository.run(&["diff", "--base=HEAD"]).expect(2);
-    assert!(!run.stdout.contains("Cluster cluster-1"), "{}", run.stdout);
-    assert!(run.stderr.contains("clusters/cluster-1/"), "{}", run.stderr);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What people and programs read: the only place that writes to standard output and error.
 
 use std::{
+    borrow::Cow,
     fmt::Write as _,
     io::{self, IsTerminal, Write as _},
 };
@@ -9,6 +10,8 @@ use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use jiff::Timestamp;
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::model::{
@@ -32,6 +35,37 @@ pub(super) fn data(text: &str) -> anyhow::Result<()> {
     stdout.write_all(text.as_bytes())?;
     stdout.flush()?;
     Ok(())
+}
+
+/// Writes text with ANSI styles to standard output. They are taken out unless it is a terminal that
+/// shows them; `NO_COLOR` and `CLICOLOR_FORCE` are honoured.
+pub(super) fn styled(text: &str) -> anyhow::Result<()> {
+    let mut stdout = anstream::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()?;
+    Ok(())
+}
+
+/// Text that somebody else wrote, fit to be shown: what would steer a terminal, break a line, or make
+/// a text look like another (CVE-2021-42574) is written as its code.
+pub(super) fn visible(text: &str) -> Cow<'_, str> {
+    let hidden = |c: char| {
+        (c.is_control() && c != '\t')
+            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+    };
+    if !text.contains(hidden) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if hidden(c) {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown.into()
 }
 
 /// Writes a JSON value to standard output, indented, with a final newline.
@@ -125,20 +159,45 @@ fn span(source: &str, position: Position) -> std::ops::Range<usize> {
     start..start + word.max(usize::from(column < line.len()))
 }
 
+/// The form of a diagnostic for programs.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DiagnosticDocument {
+    /// How much it matters.
+    #[schemars(extend("enum" = ["error", "warning"]))]
+    severity: String,
+    /// What kind of diagnostic it is; it never changes its meaning.
+    code: &'static str,
+    /// The file, in the repository.
+    file: String,
+    /// The line, from 1, if it is about one.
+    line: Option<usize>,
+    /// The column in characters, from 1.
+    column: Option<usize>,
+    /// What is wrong.
+    message: String,
+    /// What to do about it.
+    help: Option<String>,
+}
+
+impl DiagnosticDocument {
+    pub(super) fn of(diagnostic: &Diagnostic) -> Self {
+        Self {
+            severity: diagnostic.severity.to_string(),
+            code: diagnostic.code.as_str(),
+            file: diagnostic.path.to_string(),
+            line: diagnostic.position.map(|position| position.line),
+            column: diagnostic.position.map(|position| position.column),
+            message: diagnostic.message.clone(),
+            help: diagnostic.help.clone(),
+        }
+    }
+}
+
 /// The form of diagnostics for programs.
 pub(super) fn diagnostics_json(diagnostics: &[Diagnostic]) -> Value {
-    let one = |diagnostic: &Diagnostic| {
-        json!({
-            "severity": diagnostic.severity.to_string(),
-            "code": diagnostic.code.as_str(),
-            "file": diagnostic.path.as_str(),
-            "line": diagnostic.position.map(|position| position.line),
-            "column": diagnostic.position.map(|position| position.column),
-            "message": diagnostic.message,
-            "help": diagnostic.help,
-        })
-    };
-    diagnostics.iter().map(one).collect()
+    let all = diagnostics.iter().map(DiagnosticDocument::of);
+    json!(all.collect::<Vec<_>>())
 }
 
 /// `1 error`, `3 errors`.
@@ -216,6 +275,15 @@ pub(super) fn summary(diagnostics: &[Diagnostic]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_hides_or_steers_is_shown_as_its_code() {
+        assert_eq!(visible("a.test: é\t`x`"), "a.test: é\t`x`");
+        assert_eq!(
+            visible("a\u{1b}[2J\nb\u{202e}c"),
+            r"a\u{1b}[2J\u{a}b\u{202e}c"
+        );
+    }
 
     #[test]
     fn ages_are_kubectls() {

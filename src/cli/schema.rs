@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 
-use super::{Answer, output};
+use super::{Answer, diff, output};
 use crate::{
     cluster::types,
     model::{
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Print the JSON Schema of a kind, or the CRDs
+/// Print the JSON Schema of a kind or an answer, or the CRDs
 ///
 /// Editors check and complete a file by its schema: put
 /// `# yaml-language-server: $schema=<path or URL>` on the first line.
@@ -33,6 +33,8 @@ enum Kind {
     TrustDomain,
     /// `trust-domains/<trust-domain>/distrust.yaml`.
     Distrust,
+    /// What `trustweave diff -o json` answers.
+    Diff,
     /// The `CustomResourceDefinition`s of `GitSync` and `TrustPeer`.
     Crds,
 }
@@ -44,6 +46,10 @@ impl Arguments {
             Kind::Topology => generator().into_root_schema_for::<Envelope<TopologySpec>>(),
             Kind::TrustDomain => generator().into_root_schema_for::<Envelope<TrustDomainSpec>>(),
             Kind::Distrust => generator().into_root_schema_for::<Envelope<DistrustSpec>>(),
+            Kind::Diff => {
+                let settings = SchemaSettings::draft07().for_serialize();
+                SchemaGenerator::new(settings).into_root_schema_for::<diff::Document>()
+            }
             Kind::Crds => {
                 output::data(&yaml::emit(&types::crds()))?;
                 return Ok(Answer::Yes);

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::model::manifest::{Manifest, ObjectKey, ObjectRef};
 
 pub mod diff;
+pub mod fields;
 pub mod mask;
 pub mod order;
 pub mod ownership;

@@ -30,9 +30,9 @@ use super::{Repository, fresh_bundle, trustweave};
 const FILE: &str = "trust-domains/a.test/distrust.yaml";
 
 /// The signer that every declaration gets, and another one.
-const DECLARED: u8 = 7;
+pub(super) const DECLARED: u8 = 7;
 const SECOND: u8 = 8;
-const STRANGER: u8 = 9;
+pub(super) const STRANGER: u8 = 9;
 
 fn private_key(seed: u8) -> String {
     let keypair = KeypairData::from(Ed25519Keypair::from_seed(&[seed; 32]));
@@ -40,13 +40,24 @@ fn private_key(seed: u8) -> String {
     key.to_openssh(LineEnding::LF).unwrap().to_string()
 }
 
-fn key(seed: u8) -> SigningKey {
+pub(super) fn key(seed: u8) -> SigningKey {
     SigningKey::from_openssh(&private_key(seed)).unwrap()
 }
 
-/// The files of a publication.
+/// The files of a publication by a trust domain without an endpoint.
 fn publication(
     trust_domain: &str,
+    seed: u8,
+    serial: u64,
+    bundle: &Bundle,
+) -> BTreeMap<&'static str, Vec<u8>> {
+    attested(trust_domain, BundleEndpoint::None, seed, serial, bundle)
+}
+
+/// The files of a publication.
+pub(super) fn attested(
+    trust_domain: &str,
+    endpoint: BundleEndpoint,
     seed: u8,
     serial: u64,
     bundle: &Bundle,
@@ -60,7 +71,7 @@ fn publication(
         serial: Serial(serial),
         sha256: Digest::of(&content),
         spiffe_sequence: bundle.sequence,
-        endpoint: BundleEndpoint::None,
+        endpoint,
         cluster_uid: "u".to_owned(),
         issued_at: "2026-01-01T00:00:00Z".parse().unwrap(),
     }
@@ -95,7 +106,7 @@ impl Repository {
     }
 
     /// Runs git, and returns what it prints.
-    fn ask(&self, arguments: &[&str], input: &[u8]) -> String {
+    pub(super) fn ask(&self, arguments: &[&str], input: &[u8]) -> String {
         let mut command = Command::new("git");
         command.args(["-c", "user.name=test", "-c", "user.email=test@example.org"]);
         command.args(arguments).current_dir(self.0.path());
@@ -105,7 +116,7 @@ impl Repository {
     }
 
     /// Makes the files the whole content of a trust domain's own branch.
-    fn publish(&self, trust_domain: &str, files: &BTreeMap<&str, Vec<u8>>) {
+    pub(super) fn publish(&self, trust_domain: &str, files: &BTreeMap<&str, Vec<u8>>) {
         let mut listing = Vec::new();
         for (name, content) in files {
             let blob = self.ask(&["hash-object", "-w", "--stdin"], content);
@@ -807,8 +818,8 @@ fn diff_tells_which_keys_are_taken_back_first() {
     let told = repository.run(&["diff", "--base=HEAD"]).expect(1);
     assert_eq!(
         told.stdout.replace(short, "KEY"),
-        "Trust:\n  a.test revokes X.509 key KEY: the workloads of cluster-2 (b.test) refuse what it \
-         signed at once; SVIDs signed by it may live until 2090-01-01T00:00:00Z; no X.509 authority \
+        "Trust:\n  a.test revokes X.509 key KEY: the workloads of cluster-2 (b.test) refuse at once what it \
+         signed; SVIDs signed by it may live until 2090-01-01T00:00:00Z; no X.509 authority \
          of a.test is left: everything of a.test is distrusted at once\n\n1 change of trust; no \
          object changes\n"
     );
@@ -870,8 +881,8 @@ fn diff_tells_who_loses_by_a_declaration_that_is_removed() {
     fs::remove_file(repository.0.path().join(super::DECLARATION)).unwrap();
     repository.replace("trust-domains/b.test/trust-domain.yaml", "[a.test]", "[]");
     let told = repository.run(&["diff", "--base=HEAD"]).expect(1);
-    let expected = "a.test is no longer declared: cluster-1 will give up every peer, and keep the overlay's objects; b.test loses federation with it\n  b.test: cluster-2 will no longer \
-                    trust a.test (drained first, then its keys are distrusted): the topology";
+    let expected = "a.test is no longer declared: cluster-1 will give up every peer, and keep the overlay's objects; b.test loses federation with it\n  b.test: the workloads of cluster-2 will no longer \
+                    trust a.test: the topology";
     assert!(
         told.stdout.contains(expected),
         "{}{}",

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Object, changed};
+use super::report::{Object, changed};
 use crate::{
     cli::{check::now, output},
     cluster::{Cluster as _, Conflicts, KubeCluster, Mode},

@@ -1,18 +1,18 @@
-//! Keys that are taken back, accepted again, or gone from a bundle.
+//! Keys that are taken back, accepted again, new in a bundle, or gone from it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::words::list;
+use super::{
+    publication::{self, Bundles, TrustedKey},
+    sentence::{Sentence, sentence},
+};
 use crate::{
     federation::distrust,
     model::{
-        bundle::Bundle,
         declarations::Declarations,
         distrust::{DistrustSpec, KeyId, KeyStanding},
         trust_domain::{ClusterName, TrustDomain},
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Something that happens to keys.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(
     tag = "kind",
     rename_all = "camelCase",
@@ -39,6 +39,7 @@ pub enum KeyChange {
         concerned: BTreeMap<TrustDomain, Vec<ClusterName>>,
         /// Until when something may live that they signed, as far as that is known.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "Option<String>")]
         live_until: Option<Timestamp>,
         /// No X.509 authority is left.
         everything: bool,
@@ -63,6 +64,16 @@ pub enum KeyChange {
         /// The keys.
         keys: Vec<KeyId>,
     },
+    /// A published bundle holds keys that it did not hold before.
+    #[serde(rename = "keysAppeared")]
+    Appeared {
+        /// Whose bundle.
+        trust_domain: TrustDomain,
+        /// The keys.
+        keys: Vec<TrustedKey>,
+        /// Who comes to believe them.
+        concerned: BTreeMap<TrustDomain, Vec<ClusterName>>,
+    },
     /// A published bundle no longer holds keys that have not ended.
     #[serde(rename = "keysVanished")]
     Vanished {
@@ -73,12 +84,13 @@ pub enum KeyChange {
         /// Who believed them.
         concerned: BTreeMap<TrustDomain, Vec<ClusterName>>,
         /// Until when something may live that they signed.
+        #[schemars(with = "String")]
         live_until: Timestamp,
     },
 }
 
-impl fmt::Display for KeyChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl KeyChange {
+    pub(super) fn sentence(&self) -> Sentence {
         match self {
             Self::Revoked {
                 by,
@@ -88,80 +100,136 @@ impl fmt::Display for KeyChange {
                 live_until,
                 everything,
             } => {
-                write!(f, "{by} revokes {}", of(keys, by, trust_domain))?;
-                let it = pronoun(keys);
-                match workloads(concerned) {
-                    Some(who) => write!(f, ": {who} refuse what {it} signed at once")?,
-                    None => write!(f, ": nobody trusts {trust_domain} by it now")?,
+                let told = revoked(by, trust_domain, keys, concerned);
+                let told = match live_until {
+                    Some(ends) => sentence!(
+                        told,
+                        "; SVIDs signed by ",
+                        pronoun(keys),
+                        " may live until ",
+                        *ends,
+                    ),
+                    None => told,
+                };
+                if !*everything {
+                    return told;
                 }
-                if let Some(ends) = live_until {
-                    write!(f, "; SVIDs signed by {it} may live until {ends}")?;
-                }
-                if *everything {
-                    write!(
-                        f,
-                        "; no X.509 authority of {trust_domain} is left: everything of {trust_domain} is \
-                         distrusted at once"
-                    )?;
-                }
-                Ok(())
+                sentence!(
+                    told,
+                    "; no X.509 authority of ",
+                    trust_domain,
+                    " is left: everything of ",
+                    trust_domain,
+                    " is distrusted at once",
+                )
             }
             Self::Unrevoked {
                 by,
                 trust_domain,
                 keys,
                 concerned,
-            } => {
-                write!(f, "{by} accepts {} again", of(keys, by, trust_domain))?;
-                let it = pronoun(keys);
-                match workloads(concerned) {
-                    Some(who) => write!(
-                        f,
-                        ": {who} believe what {it} signed, where a bundle holds {it} and they have not \
-                         revoked {it} themselves"
-                    ),
-                    None => write!(f, ": nobody trusts {trust_domain} by it now"),
-                }
-            }
+            } => accepted_again(by, trust_domain, keys, concerned),
             Self::RevocationRemoved {
                 by,
                 trust_domain,
                 keys,
-            } => write!(
-                f,
-                "{by} no longer lists {} as revoked: that lifts nothing: clusters remember it; to lift \
-                 it, write an `unrevoked` entry (trustweave bundle unrevoke)",
-                of(keys, by, trust_domain)
+            } => sentence!(
+                by,
+                " no longer lists ",
+                of(keys, by, trust_domain),
+                " as revoked: that lifts nothing: clusters remember it; to lift it, write an \
+                 `unrevoked` entry (trustweave bundle unrevoke)",
             ),
+            Self::Appeared {
+                trust_domain,
+                keys,
+                concerned,
+            } => {
+                let (new, signed) = match keys.as_slice() {
+                    [_] => (" publishes a new key: ", " will accept SVIDs signed by it"),
+                    _ => (" publishes new keys: ", " will accept SVIDs signed by them"),
+                };
+                let told = sentence!(trust_domain, new, TrustedKey::list(keys));
+                if let Some(who) = workloads(concerned) {
+                    sentence!(told, "; ", who, signed)
+                } else {
+                    sentence!(told, "; nobody trusts ", trust_domain, " now")
+                }
+            }
             Self::Vanished {
                 trust_domain,
                 keys,
                 concerned,
                 live_until,
             } => {
-                let it = pronoun(keys);
-                write!(
-                    f,
-                    "{trust_domain} no longer publishes {}: SVIDs signed by {it} may live until \
-                     {live_until}",
-                    list(keys)
-                )?;
+                let told = sentence!(
+                    trust_domain,
+                    " no longer publishes ",
+                    list(keys),
+                    ": SVIDs signed by ",
+                    pronoun(keys),
+                    " may live until ",
+                    *live_until,
+                );
                 match workloads(concerned) {
-                    Some(who) => write!(f, ", and {who} refuse them"),
-                    None => Ok(()),
+                    Some(who) => sentence!(told, ", and ", who, " refuse them"),
+                    None => told,
                 }
             }
         }
     }
 }
 
+/// That keys are taken back, and who refuses them.
+fn revoked(
+    by: &TrustDomain,
+    trust_domain: &TrustDomain,
+    keys: &[KeyId],
+    concerned: &BTreeMap<TrustDomain, Vec<ClusterName>>,
+) -> Sentence {
+    let it = pronoun(keys);
+    let told = sentence!(by, " revokes ", of(keys, by, trust_domain), ": ");
+    if let Some(who) = workloads(concerned) {
+        sentence!(told, who, " refuse at once what ", signer(keys), " signed")
+    } else {
+        sentence!(told, "nobody trusts ", trust_domain, " by ", it, " now")
+    }
+}
+
+/// That keys are accepted again that were taken back, and who believes them.
+fn accepted_again(
+    by: &TrustDomain,
+    trust_domain: &TrustDomain,
+    keys: &[KeyId],
+    concerned: &BTreeMap<TrustDomain, Vec<ClusterName>>,
+) -> Sentence {
+    let it = pronoun(keys);
+    let told = sentence!(by, " accepts ", of(keys, by, trust_domain), " again: ");
+    let Some(who) = workloads(concerned) else {
+        return sentence!(told, "nobody trusts ", trust_domain, " by ", it, " now");
+    };
+    let believed = sentence!(told, who, " believe what ", signer(keys), " signed, ");
+    sentence!(
+        believed,
+        "where a bundle holds ",
+        it,
+        " and they have not revoked ",
+        it,
+        " themselves",
+    )
+}
+
 /// Keys, and whose they are unless they are the speaker's own.
-fn of(keys: &[KeyId], by: &TrustDomain, trust_domain: &TrustDomain) -> String {
+fn of(keys: &[KeyId], by: &TrustDomain, trust_domain: &TrustDomain) -> Sentence {
     if by == trust_domain {
         list(keys)
     } else {
-        format!("{} of {trust_domain}", list(keys))
+        sentence!(list(keys), " of ", trust_domain)
     }
+}
+
+fn list(keys: &[KeyId]) -> Sentence {
+    Sentence::join(keys.iter().map(|key| sentence!(key)), " and ")
 }
 
 fn pronoun<T>(items: &[T]) -> &'static str {
@@ -171,49 +239,23 @@ fn pronoun<T>(items: &[T]) -> &'static str {
     }
 }
 
-/// `the workloads of cluster-1 (a.test)`.
-fn workloads(concerned: &BTreeMap<TrustDomain, Vec<ClusterName>>) -> Option<String> {
-    let each = concerned
-        .iter()
-        .map(|(trust_domain, clusters)| format!("{} ({trust_domain})", list(clusters)));
-    (!concerned.is_empty()).then(|| format!("the workloads of {}", list(each)))
-}
-
-/// The verified bundles that are at hand, to tell how long keys may matter. One that is missing
-/// leaves sentences shorter, and changes none.
-#[derive(Clone, Debug, Default)]
-pub struct Bundles {
-    /// Before the change.
-    pub before: BTreeMap<TrustDomain, Bundle>,
-    /// After it.
-    pub after: BTreeMap<TrustDomain, Bundle>,
-    /// When it is asked: a key that has ended by then matters no more.
-    pub now: Timestamp,
-}
-
-impl Bundles {
-    /// Until when an SVID may live that one of these keys signed.
-    fn live_until<'k>(
-        &self,
-        trust_domain: &TrustDomain,
-        keys: impl IntoIterator<Item = &'k KeyId>,
-    ) -> Option<Timestamp> {
-        let keys: BTreeSet<_> = keys.into_iter().collect();
-        let bundles = [self.before.get(trust_domain), self.after.get(trust_domain)];
-        let authorities = bundles
-            .into_iter()
-            .flatten()
-            .flat_map(|it| &it.x509_authorities);
-        authorities
-            .filter(|authority| keys.contains(&authority.id()))
-            .map(|authority| authority.not_after)
-            .filter(|ends| *ends > self.now)
-            .max()
+fn signer<T>(items: &[T]) -> &'static str {
+    match items {
+        [_] => "it",
+        _ => "they",
     }
 }
 
-/// The trust domains whose bundle makes sentences about this change more precise.
-pub fn talked_about(before: &Declarations, after: &Declarations) -> BTreeSet<TrustDomain> {
+/// `the workloads of cluster-1 (a.test)`.
+fn workloads(concerned: &BTreeMap<TrustDomain, Vec<ClusterName>>) -> Option<Sentence> {
+    let each = concerned.iter().map(|(trust_domain, clusters)| {
+        sentence!(Sentence::names(clusters), " (", trust_domain, ")")
+    });
+    (!concerned.is_empty()).then(|| sentence!("the workloads of ", Sentence::join(each, " and ")))
+}
+
+/// The trust domains of whose keys somebody says something now that was not said before.
+pub(super) fn talked_about(before: &Declarations, after: &Declarations) -> BTreeSet<TrustDomain> {
     let mut names = BTreeSet::new();
     for owner in before.distrust.keys().chain(after.distrust.keys()) {
         let (old, new) = (before.distrust.get(owner), after.distrust.get(owner));
@@ -305,17 +347,30 @@ fn everything(
     let files = files
         .into_iter()
         .filter_map(|name| after.distrust.get(name));
-    let bundle = bundles.after.get(trust_domain);
+    let bundle = Bundles::usable(&bundles.after, trust_domain);
     bundle.is_some_and(|bundle| distrust::accepted(bundle, trust_domain, files) == 0)
 }
 
-/// Keys that a published bundle no longer holds, though what they signed may still live.
-pub(super) fn vanished(after: &Declarations, bundles: &Bundles) -> Vec<KeyChange> {
+/// Keys that a published bundle holds and did not hold before, and those that it no longer holds,
+/// though what they signed may still live.
+pub(super) fn published(after: &Declarations, bundles: &Bundles) -> Vec<KeyChange> {
     let mut changes = Vec::new();
-    for (trust_domain, old) in &bundles.before {
-        let Some(new) = bundles.after.get(trust_domain) else {
+    for trust_domain in bundles.before.keys() {
+        let [Some(old), Some(new)] =
+            [&bundles.before, &bundles.after].map(|side| Bundles::usable(side, trust_domain))
+        else {
             continue;
         };
+        let known: BTreeSet<_> = old.keys().collect();
+        let mut keys = publication::trusted(new);
+        keys.retain(|trusted| !known.contains(&trusted.key));
+        if !keys.is_empty() {
+            changes.push(KeyChange::Appeared {
+                trust_domain: trust_domain.clone(),
+                keys,
+                concerned: distrust::concerned(after, trust_domain, trust_domain),
+            });
+        }
         let kept: BTreeSet<_> = new.keys().collect();
         let own = after.distrust.get(trust_domain);
         let revoked = |key: &KeyId| {
@@ -342,7 +397,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::{bundle, distrust::Revocation};
+    use crate::{
+        federation::impact::Published,
+        model::{
+            bundle::{self, Bundle},
+            distrust::Revocation,
+        },
+    };
+
+    fn usable(bundle: &Bundle) -> Published {
+        Published::Usable(Box::new(bundle.clone()))
+    }
 
     fn name(text: &str) -> TrustDomain {
         TrustDomain::parse(text).unwrap()
@@ -403,13 +468,13 @@ mod tests {
         let lifted = now(&one, &[(key.clone(), 2)]);
         let unknown = Bundles::default();
         let taken_back = format!(
-            "b.test revokes X.509 key {short}: the workloads of cluster-1 (a.test) refuse what it \
-             signed at once"
+            "b.test revokes X.509 key {short}: the workloads of cluster-1 (a.test) refuse at once what \
+             it signed"
         );
         check(&nothing, &revoked, &unknown, &[&taken_back]);
         check(&lifted, &revoked, &unknown, &[&taken_back]);
         let known = Bundles {
-            after: BTreeMap::from([(name("b.test"), bundle.clone())]),
+            after: BTreeMap::from([(name("b.test"), usable(&bundle))]),
             ..Bundles::default()
         };
         let all = format!(
@@ -447,8 +512,8 @@ mod tests {
             old.x509_authorities[0].not_after,
         );
         let bundles = Bundles {
-            before: BTreeMap::from([(name("b.test"), old)]),
-            after: BTreeMap::from([(name("b.test"), new)]),
+            before: BTreeMap::from([(name("b.test"), usable(&old))]),
+            after: BTreeMap::from([(name("b.test"), usable(&new))]),
             now: Timestamp::UNIX_EPOCH,
         };
         let nothing = declarations("b.test", &[], &[]);
@@ -456,13 +521,21 @@ mod tests {
             "b.test no longer publishes {key}: SVIDs signed by it may live until {ends}, and the \
              workloads of cluster-1 (a.test) refuse them"
         );
-        check(&nothing, &nothing, &bundles, &[&told]);
+        let (appeared, until) = (
+            new.x509_authorities[0].id(),
+            new.x509_authorities[0].not_after,
+        );
+        let appeared = format!(
+            "b.test publishes a new key: {appeared} (valid until {until}); the workloads of \
+             cluster-1 (a.test) will accept SVIDs signed by it"
+        );
+        check(&nothing, &nothing, &bundles, &[&appeared, &told]);
         let revoked = declarations("b.test", &[(key, 1)], &[]);
-        check(&revoked, &revoked, &bundles, &[]);
+        check(&revoked, &revoked, &bundles, &[&appeared]);
         let late = Bundles {
             now: ends,
             ..bundles
         };
-        check(&nothing, &nothing, &late, &[]);
+        check(&nothing, &nothing, &late, &[&appeared]);
     }
 }

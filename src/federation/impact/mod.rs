@@ -1,22 +1,35 @@
 //! What a change of the declarations does to trust, in words that people read before they merge.
 //!
-//! Whatever decides which bundles are believed comes first: signers, endpoints, epochs; then who
-//! trusts whom; then which clusters that concerns.
+//! Whatever decides which bundles are believed comes first: signers, endpoints, epochs, keys; then who
+//! trusts whom; then which clusters and SPIRE servers that concerns.
 
+mod graph;
+mod identities;
 mod keys;
+mod publication;
 mod registrations;
+mod sentence;
 mod server;
 mod words;
+mod workloads;
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 pub use self::{
-    keys::{Bundles, KeyChange, talked_about},
-    registrations::{Registrations, registrations},
+    graph::{Fate, GraphEdge, graph},
+    identities::{IdentityChange, identities},
+    keys::KeyChange,
+    publication::{Bundles, PublicationChange, PublicationState, Published, TrustedKey},
+    registrations::{Registration, Registrations, alone, registrations},
+    sentence::{Piece, Sentence},
     server::{Management, ServerChange},
+    workloads::restarts,
 };
+
+use self::publication::importers;
 
 use super::consent::{Consent, Move, consent};
 use crate::model::{
@@ -28,7 +41,7 @@ use crate::model::{
 };
 
 /// One difference that matters to trust.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(
     tag = "kind",
     rename_all = "camelCase",
@@ -102,6 +115,13 @@ pub enum Change {
         before: State,
         /// How it is.
         after: State,
+        /// The exporter's keys that the workloads come to trust, or no longer trust, as far as its
+        /// bundle is at hand.
+        keys: Vec<TrustedKey>,
+        /// What the exporter has published, if that was looked at: without a bundle that can be used,
+        /// the edge has to wait for one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        published: Option<PublicationState>,
     },
     /// Another cluster publishes a trust domain's bundle.
     Publisher {
@@ -125,13 +145,17 @@ pub enum Change {
     },
     /// SPIRE servers come to be managed, or no longer are.
     Server(ServerChange),
+    /// Agents come to refuse what a trust domain has published, or take it again.
+    Publication(PublicationChange),
+    /// A registration gives SPIFFE IDs to others than before, or other ones.
+    Identity(IdentityChange),
     /// Keys are taken back, accepted again, or gone from a bundle.
     #[serde(untagged)]
     Keys(KeyChange),
 }
 
 /// How a direction of trust stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "camelCase")]
 pub enum State {
     /// The topology asks for no such edge.
@@ -140,12 +164,14 @@ pub enum State {
     Waiting {
         /// Whose move it is.
         #[serde(serialize_with = "in_words")]
+        #[schemars(with = "Vec<String>")]
         moves: Vec<Move>,
     },
     /// The topology asks for it; what one side says can't be read.
     Unknown {
         /// The file.
         #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
         path: RepoPath,
     },
     /// The topology asks for it, and both sides agree.
@@ -164,9 +190,8 @@ fn as_text<S: Serializer>(path: &RepoPath, serializer: S) -> Result<S::Ok, S::Er
 ///
 /// A topology that can't be read says nothing about edges: then none is reported.
 pub fn impact(before: &Declarations, after: &Declarations, bundles: &Bundles) -> Vec<Change> {
-    let mut keys = keys::distrusted(before, after, bundles);
-    keys.extend(keys::vanished(after, bundles));
     let mut identities = Vec::new();
+    let mut declared = Vec::new();
     let mut memberships = Vec::new();
     let mut servers = Vec::new();
     let names: BTreeSet<_> = before
@@ -181,13 +206,13 @@ pub fn impact(before: &Declarations, after: &Declarations, bundles: &Bundles) ->
         );
         servers.extend(server::server(name, before, after).map(Change::Server));
         match (old, new) {
-            (None, Some(spec)) => identities.push(Change::Declared {
+            (None, Some(spec)) => declared.push(Change::Declared {
                 trust_domain: name.clone(),
                 clusters: clusters(spec),
                 signers: signers(spec),
                 endpoint: spec.bundle_endpoint.clone(),
             }),
-            (Some(old), None) => identities.push(undeclared(name, old, before, after)),
+            (Some(old), None) => declared.push(undeclared(name, old, before, after)),
             (Some(old), Some(new)) => {
                 identities.extend(identity(name, old, new, after));
                 memberships.extend(membership(name, old, new, after));
@@ -195,13 +220,32 @@ pub fn impact(before: &Declarations, after: &Declarations, bundles: &Bundles) ->
             (None, None) => {}
         }
     }
-    keys.into_iter()
-        .map(Change::Keys)
-        .chain(identities)
-        .chain(edges(before, after))
+    let publications = publication::changes(after, bundles);
+    let mut keys = keys::distrusted(before, after, bundles);
+    keys.extend(keys::published(after, bundles));
+    identities
+        .into_iter()
+        .chain(publications.into_iter().map(Change::Publication))
+        .chain(keys.into_iter().map(Change::Keys))
+        .chain(declared)
+        .chain(edges(before, after, bundles))
         .chain(memberships)
         .chain(servers)
         .collect()
+}
+
+/// The trust domains whose bundle makes sentences about this change more precise.
+pub fn talked_about(before: &Declarations, after: &Declarations) -> BTreeSet<TrustDomain> {
+    let mut names = keys::talked_about(before, after);
+    names.extend(edge_states(before, after).map(|(edge, _, _)| edge.exporter));
+    for (name, new) in &after.trust_domains {
+        if let Some(old) = before.trust_domains.get(name)
+            && !identity(name, old, new, after).is_empty()
+        {
+            names.insert(name.clone());
+        }
+    }
+    names
 }
 
 /// A declaration that is gone, and who loses by it.
@@ -236,13 +280,16 @@ fn identity(
     new: &TrustDomainSpec,
     after: &Declarations,
 ) -> Vec<Change> {
-    let importers: BTreeSet<_> = active(after)
-        .filter(|edge| edge.exporter == *name)
-        .map(|edge| edge.importer)
-        .collect();
-    let mut changes = Vec::new();
     let (added, removed) = difference(&signers(old), &signers(new));
-    if !added.is_empty() || !removed.is_empty() {
+    let other_signers = !added.is_empty() || !removed.is_empty();
+    let other_endpoint = !old.bundle_endpoint.same_address(&new.bundle_endpoint);
+    if !other_signers && !other_endpoint && old.epoch == new.epoch {
+        // Who is concerned costs a look at the whole topology.
+        return Vec::new();
+    }
+    let importers = importers(after, name);
+    let mut changes = Vec::new();
+    if other_signers {
         changes.push(Change::Signers {
             trust_domain: name.clone(),
             added,
@@ -250,7 +297,7 @@ fn identity(
             importers: importers.clone(),
         });
     }
-    if !old.bundle_endpoint.same_address(&new.bundle_endpoint) {
+    if other_endpoint {
         changes.push(Change::Endpoint {
             trust_domain: name.clone(),
             before: old.bundle_endpoint.clone(),
@@ -300,28 +347,45 @@ fn membership(
     changes
 }
 
-fn edges(before: &Declarations, after: &Declarations) -> Vec<Change> {
-    if before.topology_unknown || after.topology_unknown {
-        return Vec::new();
-    }
+/// Each direction of trust whose state differs, with both states.
+fn edge_states(
+    before: &Declarations,
+    after: &Declarations,
+) -> impl Iterator<Item = (Edge, State, State)> {
+    let known = !before.topology_unknown && !after.topology_unknown;
     let (old, new) = (before.topology.edges(), after.topology.edges());
-    let before_has = |name: &TrustDomain| before.trust_domains.contains_key(name);
-    old.union(&new)
-        .filter_map(|edge| {
-            let (before, state) = (state(edge, &old, before), state(edge, &new, after));
-            // Of an importer that is gone no agent changes anything.
-            let gone =
-                before_has(&edge.importer) && !after.trust_domains.contains_key(&edge.importer);
-            let importer = after.trust_domains.get(&edge.importer);
-            (before != state && !(gone && state == State::Absent)).then(|| Change::Edge {
-                importer: edge.importer.clone(),
-                exporter: edge.exporter.clone(),
-                clusters: importer.map(clusters).unwrap_or_default(),
-                before,
-                after: state,
-            })
-        })
-        .collect()
+    let all: BTreeSet<_> = old.union(&new).filter(|_| known).cloned().collect();
+    all.into_iter().filter_map(move |edge| {
+        let (was, is) = (state(&edge, &old, before), state(&edge, &new, after));
+        // Of an importer that is gone no agent changes anything.
+        let gone = before.trust_domains.contains_key(&edge.importer)
+            && !after.trust_domains.contains_key(&edge.importer);
+        (was != is && !(gone && is == State::Absent)).then_some((edge, was, is))
+    })
+}
+
+fn edges(before: &Declarations, after: &Declarations, bundles: &Bundles) -> Vec<Change> {
+    let change = |(edge, was, is): (Edge, State, State)| {
+        let importer = after.trust_domains.get(&edge.importer);
+        let keys = match (&was, &is) {
+            (_, State::Active) => Bundles::keys(&bundles.after, after, &edge),
+            (State::Active, State::Absent | State::Waiting { .. }) => {
+                Bundles::keys(&bundles.before, before, &edge)
+            }
+            (_, _) => Vec::new(),
+        };
+        let published = bundles.after.get(&edge.exporter).map(Published::state);
+        Change::Edge {
+            clusters: importer.map(clusters).unwrap_or_default(),
+            importer: edge.importer,
+            exporter: edge.exporter,
+            before: was,
+            after: is,
+            keys,
+            published,
+        }
+    };
+    edge_states(before, after).map(change).collect()
 }
 
 fn state(edge: &Edge, edges: &BTreeSet<Edge>, declarations: &Declarations) -> State {
@@ -366,296 +430,4 @@ fn difference<T: Clone + PartialEq>(old: &[T], new: &[T]) -> (Vec<T>, Vec<T>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::model::declaration::Consent as Lists;
-
-    const KEY: &str =
-        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA4qpBnwTjqK3UPDXP2c7Zzj+c9jQOTFZjLwOaQfbOZr";
-
-    fn name(text: &str) -> TrustDomain {
-        TrustDomain::parse(text).unwrap()
-    }
-
-    fn spec(cluster: &str, consent: &[&str]) -> TrustDomainSpec {
-        let lists = Lists {
-            import: consent.iter().map(|peer| name(peer)).collect(),
-            export: consent.iter().map(|peer| name(peer)).collect(),
-        };
-        serde_json::from_value(json!({
-            "clusters": [{"name": cluster}], "signers": [], "bundleEndpoint": "none",
-            "spire": {"distribution": "custom", "namespace": "s", "className": "c"},
-            "consent": lists,
-        }))
-        .unwrap()
-    }
-
-    /// `a.test` and `b.test`, with an edge from `b.test` to `a.test` that both agree to.
-    fn declarations() -> Declarations {
-        let edges = json!({"edges": [{"from": "b.test", "to": "a.test"}]});
-        Declarations {
-            topology: serde_json::from_value(edges).unwrap(),
-            trust_domains: BTreeMap::from([
-                (name("a.test"), spec("cluster-1", &["b.test"])),
-                (name("b.test"), spec("cluster-2", &["a.test"])),
-            ]),
-            ..Declarations::default()
-        }
-    }
-
-    fn check(change: impl Fn(&mut Declarations), forth: &[&str], back: &[&str]) {
-        let before = declarations();
-        let mut after = before.clone();
-        change(&mut after);
-        let words = |a: &Declarations, b: &Declarations| -> Vec<String> {
-            impact(a, b, &Bundles::default())
-                .iter()
-                .map(ToString::to_string)
-                .collect()
-        };
-        assert_eq!(words(&before, &after), forth);
-        assert_eq!(words(&after, &before), back);
-        assert_eq!(words(&after, &after), [""; 0]);
-    }
-
-    fn own<'a>(declarations: &'a mut Declarations, of: &str) -> &'a mut TrustDomainSpec {
-        declarations.trust_domains.get_mut(&name(of)).unwrap()
-    }
-
-    #[test]
-    fn edges_begin_and_end() {
-        check(
-            |after| after.topology.edges.clear(),
-            &[
-                "b.test: cluster-2 will no longer trust a.test (drained first, then its keys are \
-               distrusted): the topology does not ask for it any more",
-            ],
-            &["b.test: cluster-2 will trust a.test"],
-        );
-        check(
-            |after| own(after, "a.test").consent.export.clear(),
-            &[
-                "b.test: cluster-2 will no longer trust a.test (drained first, then its keys are \
-               distrusted): a consent is withdrawn; to agree again, the owners of `a.test` must add `b.test` to consent.export",
-            ],
-            &["b.test: cluster-2 will trust a.test"],
-        );
-        check(
-            |after| drop(after.trust_domains.remove(&name("a.test"))),
-            &[
-                "a.test is no longer declared: cluster-1 will give up every peer, and keep the overlay's objects",
-                "b.test: cluster-2 will go on trusting a.test as before: \
-                 trust-domains/a.test/trust-domain.yaml can't be used",
-            ],
-            &[
-                "a.test is new: cluster-1; bundles signed by ; bundle endpoint none",
-                "b.test: cluster-2 will trust a.test",
-            ],
-        );
-    }
-
-    #[test]
-    fn an_edge_without_consent_says_whose_move_it_is() {
-        check(
-            |after| {
-                let edge = json!({"from": "a.test", "to": "b.test"});
-                after
-                    .topology
-                    .edges
-                    .push(serde_json::from_value(edge).unwrap());
-                own(after, "a.test").consent.import.clear();
-            },
-            &["a.test: cluster-1 will not trust b.test yet: \
-               the owners of `a.test` must add `b.test` to consent.import"],
-            &["a.test: cluster-1 will not come to trust b.test: \
-               the topology does not ask for it any more"],
-        );
-    }
-
-    #[test]
-    fn what_decides_about_bundles_is_told() {
-        let fingerprint = Signer::parse(KEY).unwrap().fingerprint();
-        check(
-            |after| {
-                let key = Signer::parse(KEY).unwrap();
-                own(after, "a.test").signers.push(key);
-            },
-            &[&format!(
-                "a.test: its bundles may also be signed by {fingerprint} (trusted by b.test)"
-            )],
-            &[&format!(
-                "a.test: its bundles may no longer be signed by {fingerprint} (trusted by b.test)"
-            )],
-        );
-        check(
-            |after| own(after, "b.test").epoch = 1,
-            &["b.test: its epoch goes from 0 to 1: its serials start again (nobody trusts it yet)"],
-            &["b.test: its epoch goes back from 1 to 0: \
-               peers that saw the later one accept nothing (nobody trusts it yet)"],
-        );
-        let served = json!({
-            "profile": "https_spiffe", "url": "https://a.test", "spiffeID": "spiffe://a.test/x",
-        });
-        check(
-            |after| {
-                let served = serde_json::from_value(served.clone()).unwrap();
-                own(after, "a.test").bundle_endpoint = served;
-            },
-            &["a.test: its bundle endpoint was none, and will be \
-               https://a.test by https_spiffe as spiffe://a.test/x (trusted by b.test)"],
-            &[
-                "a.test: its bundle endpoint was https://a.test by https_spiffe as \
-               spiffe://a.test/x, and will be none (trusted by b.test)",
-            ],
-        );
-    }
-
-    #[test]
-    fn what_is_done_to_spire_servers_is_told_and_what_stays_of_it() {
-        let manage = |distribution: &'static str, accept: bool| {
-            move |after: &mut Declarations| {
-                let spec = own(after, "a.test");
-                spec.spire.distribution = serde_json::from_value(json!(distribution)).unwrap();
-                let served = json!({
-                    "profile": "https_spiffe", "url": "https://a.test", "manage": true,
-                    "acceptIrreversible": accept,
-                });
-                spec.bundle_endpoint = serde_json::from_value(served).unwrap();
-            }
-        };
-        let told = |distribution, accept| -> (String, String) {
-            let before = declarations();
-            let mut after = before.clone();
-            manage(distribution, accept)(&mut after);
-            let last = |a: &Declarations, b: &Declarations| {
-                let changes = impact(a, b, &Bundles::default());
-                changes.last().unwrap().to_string()
-            };
-            (last(&before, &after), last(&after, &before))
-        };
-        let begin = "a.test: the SPIRE server of cluster-1 will";
-        assert_eq!(
-            told("custom", false),
-            (
-                format!("{begin} be configured to serve its bundle, and restarted for that"),
-                format!(
-                    "{begin} no longer be managed: what was there before comes back, with a restart"
-                ),
-            )
-        );
-        let stays = format!(
-            "{begin} no longer be managed, but `spec.federation` of its SpireServer stays: its \
-             operator lets nobody remove it"
-        );
-        assert_eq!(
-            told("ztwim", true),
-            (
-                format!(
-                    "{begin} serve its bundle by `spec.federation` of its SpireServer, which can't be \
-                     taken back: once that is set, nobody can remove it, nor change its profile, \
-                     https_spiffe"
-                ),
-                stays.clone(),
-            )
-        );
-        assert_eq!(
-            told("ztwim", false),
-            (
-                format!(
-                    "{begin} be managed, but `spec.federation` of its SpireServer can't be taken \
-                     back: it is set only with `acceptIrreversible: true`"
-                ),
-                stays,
-            )
-        );
-    }
-
-    #[test]
-    fn a_managed_server_is_restarted_for_its_configuration_alone() {
-        let managed = |more: Value| {
-            let mut served = json!({
-                "profile": "https_spiffe", "url": "https://a.test", "manage": true,
-                "expose": "route",
-            });
-            let members = more.as_object().unwrap().clone();
-            served.as_object_mut().unwrap().extend(members);
-            let mut declarations = declarations();
-            let endpoint = serde_json::from_value(served).unwrap();
-            own(&mut declarations, "a.test").bundle_endpoint = endpoint;
-            declarations
-        };
-        let check = |more: Value, expected: &[&str]| {
-            let changes = impact(&managed(json!({})), &managed(more), &Bundles::default());
-            let changes = changes.iter().map(ToString::to_string);
-            let told: Vec<_> = changes.filter(|it| it.contains("SPIRE server")).collect();
-            assert_eq!(told, expected);
-        };
-        let restarted = "a.test: the SPIRE server of cluster-1 will be reconfigured and restarted";
-        check(json!({}), &[]);
-        check(json!({"port": 9443}), &[restarted]);
-        check(json!({"refreshHint": 60}), &[restarted]);
-        check(json!({"staticFederatesWith": true}), &[restarted]);
-        check(
-            json!({"expose": "none"}),
-            &["a.test: the SPIRE server of cluster-1 will be exposed otherwise, without a restart"],
-        );
-        check(json!({"acceptDataLoss": true}), &[]);
-    }
-
-    #[test]
-    fn clusters_join_and_leave() {
-        check(
-            |after| {
-                let cluster = json!({"name": "cluster-3", "publisher": true});
-                let cluster = serde_json::from_value(cluster).unwrap();
-                own(after, "b.test").clusters.push(cluster);
-            },
-            &[
-                "b.test: cluster-3 will publish its bundle, instead of cluster-2",
-                "b.test: new in it: cluster-3, which will trust a.test",
-            ],
-            &[
-                "b.test: cluster-2 will publish its bundle, instead of cluster-3",
-                "b.test: no longer in it: cluster-3, \
-                 which will give up every peer, and keep the overlay's objects",
-            ],
-        );
-    }
-
-    #[test]
-    fn an_unreadable_topology_says_nothing_about_edges() {
-        check(
-            |after| {
-                after.topology.edges.clear();
-                after.topology_unknown = true;
-            },
-            &[],
-            &[],
-        );
-    }
-
-    #[test]
-    fn a_change_has_a_form_for_programs() {
-        let before = declarations();
-        let mut after = before.clone();
-        own(&mut after, "a.test").consent.export.clear();
-        let changes: Vec<Value> = impact(&before, &after, &Bundles::default())
-            .iter()
-            .map(|change| json!(change))
-            .collect();
-        let waiting = "the owners of `a.test` must add `b.test` to consent.export";
-        assert_eq!(
-            changes,
-            [json!({
-                "kind": "edge", "importer": "b.test", "exporter": "a.test",
-                "clusters": ["cluster-2"],
-                "before": {"state": "active"},
-                "after": {"state": "waiting", "moves": [waiting]},
-            })]
-        );
-    }
-}
+mod tests;

@@ -1,10 +1,9 @@
 //! What a change means for the SPIRE servers of a trust domain's clusters.
 
-use std::fmt;
-
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::words::list;
+use super::sentence::{Sentence, sentence};
 use crate::{
     federation::server::Wanted,
     model::{
@@ -15,7 +14,7 @@ use crate::{
 };
 
 /// The agents of a trust domain come to manage its SPIRE servers otherwise, or no longer do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerChange {
     /// The trust domain.
@@ -28,10 +27,14 @@ pub struct ServerChange {
     pub after: Option<Management>,
     /// Whether only what leads to their endpoint changes.
     pub exposure_only: bool,
+    /// Whether the servers are restarted.
+    pub restart: bool,
+    /// Whether something is written that nobody can take back.
+    pub irreversible: bool,
 }
 
 /// How agents manage SPIRE servers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Management {
     /// By the way of this distribution.
@@ -53,11 +56,14 @@ impl From<&Wanted> for Management {
 }
 
 impl Management {
+    fn by_operator(&self) -> bool {
+        self.distribution == Distribution::Ztwim
+    }
+
     /// Whether what `self` lets agents do was not allowed before.
     fn goes_further(&self, before: &Self) -> bool {
-        let by_operator = self.distribution == Distribution::Ztwim;
         self.distribution != before.distribution
-            || (by_operator && self.accept_irreversible && !before.accept_irreversible)
+            || (self.by_operator() && self.accept_irreversible && !before.accept_irreversible)
     }
 }
 
@@ -85,49 +91,75 @@ pub(super) fn server(
         .zip(after.as_ref())
         .is_some_and(|(before, after)| after.goes_further(before));
     let same = configured_alike && exposed_alike && !further;
+    // The operator restarts its server when its own object changes; whether it has to is its matter.
+    let exposure_only = configured_alike && !further;
+    let irreversible = after
+        .as_ref()
+        .is_some_and(|after| after.by_operator() && after.accept_irreversible)
+        && before
+            .as_ref()
+            .is_none_or(|before| !(before.by_operator() && before.accept_irreversible));
+    let written = match (&before, &after) {
+        // The operator lets nobody take its field back.
+        (Some(before), None) => !before.by_operator(),
+        (_, Some(after)) => !after.by_operator() || after.accept_irreversible,
+        (None, None) => false,
+    };
     ((old.is_some() || new.is_some()) && !same).then(|| ServerChange {
         trust_domain: trust_domain.clone(),
         clusters,
         before,
         after,
-        exposure_only: configured_alike && !further,
+        exposure_only,
+        restart: !exposure_only && written,
+        irreversible,
     })
 }
 
-impl fmt::Display for ServerChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (trust_domain, clusters) = (&self.trust_domain, list(&self.clusters));
-        write!(f, "{trust_domain}: the SPIRE server of {clusters} will ")?;
+impl ServerChange {
+    pub(super) fn sentence(&self) -> Sentence {
+        let clusters = Sentence::names(&self.clusters);
+        let server = sentence!(
+            &self.trust_domain,
+            ": the SPIRE server of ",
+            clusters,
+            " will "
+        );
         let Some(after) = &self.after else {
             let former = self.before.as_ref().map(|it| it.distribution);
-            return f.write_str(if former == Some(Distribution::Ztwim) {
-                "no longer be managed, but `spec.federation` of its SpireServer stays: its operator \
-                 lets nobody remove it"
+            return if former == Some(Distribution::Ztwim) {
+                sentence!(
+                    server,
+                    "no longer be managed, but `spec.federation` of its SpireServer stays: its \
+                     operator lets nobody remove it",
+                )
             } else {
-                "no longer be managed: what was there before comes back, with a restart"
-            });
+                sentence!(
+                    server,
+                    "no longer be managed: what was there before comes back, with a restart",
+                )
+            };
         };
         if self.exposure_only {
-            return f.write_str("be exposed otherwise, without a restart");
+            return sentence!(server, "be exposed otherwise, without a restart");
         }
-        if self
-            .before
-            .as_ref()
-            .is_some_and(|before| !after.goes_further(before))
-        {
-            return f.write_str("be reconfigured and restarted");
+        let before = self.before.as_ref();
+        if before.is_some_and(|before| !after.goes_further(before)) {
+            return sentence!(server, "be reconfigured and restarted");
         }
         match (after.distribution, after.accept_irreversible) {
-            (Distribution::Custom | Distribution::Helm, _) => {
-                f.write_str("be configured to serve its bundle, and restarted for that")
-            }
-            (Distribution::Ztwim, true) => write!(
-                f,
-                "serve its bundle by `spec.federation` of its SpireServer, which can't be taken back: \
-                 once that is set, nobody can remove it, nor change its profile, {}",
-                after.profile.as_str()
+            (Distribution::Custom | Distribution::Helm, _) => sentence!(
+                server,
+                "be configured to serve its bundle, and restarted for that",
             ),
-            (Distribution::Ztwim, false) => f.write_str(
+            (Distribution::Ztwim, true) => sentence!(
+                server,
+                "serve its bundle by `spec.federation` of its SpireServer, which can't be taken \
+                 back: once that is set, nobody can remove it, nor change its profile, ",
+                after.profile.as_str(),
+            ),
+            (Distribution::Ztwim, false) => sentence!(
+                server,
                 "be managed, but `spec.federation` of its SpireServer can't be taken back: it is \
                  set only with `acceptIrreversible: true`",
             ),

@@ -2,54 +2,58 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use super::{Change, State};
-use crate::model::trust_domain::{ClusterName, TrustDomain};
+use super::{
+    Change, PublicationState, State, TrustedKey,
+    sentence::{Sentence, named, sentence},
+};
+use crate::{
+    federation::consent::Move,
+    model::{
+        declaration::BundleEndpoint,
+        trust_domain::{ClusterName, TrustDomain},
+    },
+};
 
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Change {
+    /// What happens, in one sentence.
+    pub fn sentence(&self) -> Sentence {
         match self {
             Self::Declared {
                 trust_domain,
                 clusters,
                 signers,
                 endpoint,
-            } => write!(
-                f,
-                "{trust_domain} is new: {}; bundles signed by {}; bundle endpoint {endpoint}",
-                list(clusters),
-                list(signers),
-            ),
+            } => declared(trust_domain, clusters, signers, endpoint),
             Self::Undeclared {
                 trust_domain,
                 clusters,
                 importers,
                 peers,
-            } => {
-                write!(f, "{trust_domain} is no longer declared: ")?;
-                undeclared(f, clusters, importers, peers)
-            }
+            } => undeclared(trust_domain, clusters, importers, peers),
             Self::Signers {
                 trust_domain,
                 added,
                 removed,
                 importers,
-            } => {
-                write!(f, "{trust_domain}: its bundles may ")?;
-                signed_by(f, added, removed)?;
-                believed_by(f, importers)
-            }
+            } => sentence!(
+                trust_domain,
+                ": its bundles may ",
+                signed_by(added, removed),
+                trusted_by(importers),
+            ),
             Self::Endpoint {
                 trust_domain,
                 before,
                 after,
                 importers,
-            } => {
-                write!(
-                    f,
-                    "{trust_domain}: its bundle endpoint was {before}, and will be {after}"
-                )?;
-                believed_by(f, importers)
-            }
+            } => sentence!(
+                trust_domain,
+                ": its bundle endpoint was ",
+                served(before),
+                ", and will be ",
+                served(after),
+                trusted_by(importers),
+            ),
             Self::Epoch {
                 trust_domain,
                 before,
@@ -57,15 +61,22 @@ impl fmt::Display for Change {
                 importers,
             } => {
                 let (goes, why) = if before < after {
-                    ("goes", "its serials start again")
+                    (": its epoch goes from ", ": its serials start again")
                 } else {
-                    ("goes back", "peers that saw the later one accept nothing")
+                    (
+                        ": its epoch goes back from ",
+                        ": peers that saw the later one accept nothing",
+                    )
                 };
-                write!(
-                    f,
-                    "{trust_domain}: its epoch {goes} from {before} to {after}: {why}"
-                )?;
-                believed_by(f, importers)
+                sentence!(
+                    trust_domain,
+                    goes,
+                    *before,
+                    " to ",
+                    *after,
+                    why,
+                    trusted_by(importers)
+                )
             }
             Self::Edge {
                 importer,
@@ -73,150 +84,262 @@ impl fmt::Display for Change {
                 clusters,
                 before,
                 after,
+                ..
             } => {
                 let workloads = match clusters.as_slice() {
-                    [] => "its workloads".to_owned(),
-                    clusters => list(clusters),
+                    [] => sentence!("its workloads"),
+                    clusters => sentence!("the workloads of ", Sentence::names(clusters)),
                 };
-                write!(f, "{importer}: {workloads} will ")?;
-                edge(f, exporter, before, after)
+                let becomes = edge(exporter, before, after);
+                sentence!(importer, ": ", workloads, " will ", becomes)
             }
             Self::Publisher {
                 trust_domain,
                 before,
                 after,
-            } => {
-                let (before, after) = (or_none(before.as_ref()), or_none(after.as_ref()));
-                write!(
-                    f,
-                    "{trust_domain}: {after} will publish its bundle, instead of {before}"
-                )
-            }
+            } => sentence!(
+                trust_domain,
+                ": ",
+                or_none(after.as_ref()),
+                " will publish its bundle, instead of ",
+                or_none(before.as_ref()),
+            ),
             Self::Clusters {
                 trust_domain,
                 joined,
                 left,
                 peers,
-            } => {
-                write!(f, "{trust_domain}: ")?;
-                membership_of(f, joined, left, peers)
+            } => sentence!(trust_domain, ": ", membership(joined, left, peers)),
+            Self::Server(change) => change.sentence(),
+            Self::Publication(change) => change.sentence(),
+            Self::Identity(change) => change.sentence(),
+            Self::Keys(change) => change.sentence(),
+        }
+    }
+
+    /// What follows from it, or has to come first: a sentence each.
+    pub fn details(&self) -> Vec<Sentence> {
+        let Self::Edge {
+            exporter,
+            before,
+            after,
+            keys,
+            published,
+            ..
+        } = self
+        else {
+            return Vec::new();
+        };
+        let mut details = Vec::new();
+        match (before, after) {
+            (_, State::Active) => match published {
+                Some(PublicationState::Nothing) => details.push(sentence!(
+                    "this waits until ",
+                    exporter,
+                    " publishes its bundle: there is none yet",
+                )),
+                Some(PublicationState::Refused { message, .. }) => details.push(sentence!(
+                    "this waits until ",
+                    exporter,
+                    " publishes a good bundle: agents refuse the one that there is, ",
+                    named(message),
+                )),
+                _ if keys.is_empty() => {}
+                _ => details.push(sentence!(
+                    "they will accept ",
+                    signed(keys),
+                    TrustedKey::list(keys)
+                )),
+            },
+            (State::Active, State::Absent | State::Waiting { .. }) => {
+                details.push(sentence!(
+                    "first ",
+                    exporter,
+                    " is taken out of every registration, then its keys are distrusted",
+                ));
+                if !keys.is_empty() {
+                    let keys = sentence!(signed(keys), TrustedKey::list(keys));
+                    details.push(sentence!("they will no longer accept ", keys));
+                }
             }
-            Self::Server(change) => change.fmt(f),
-            Self::Keys(change) => change.fmt(f),
+            (_, _) => {}
+        }
+        details
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.sentence().fmt(f)
+    }
+}
+
+fn signed(keys: &[TrustedKey]) -> &'static str {
+    match keys {
+        [_] => "SVIDs signed by this key: ",
+        _ => "SVIDs signed by these keys: ",
+    }
+}
+
+fn or_none(cluster: Option<&ClusterName>) -> Sentence {
+    cluster.map_or_else(|| sentence!("no cluster"), |cluster| sentence!(cluster))
+}
+
+fn served(endpoint: &BundleEndpoint) -> Sentence {
+    match endpoint {
+        BundleEndpoint::None => sentence!("none"),
+        BundleEndpoint::Served(served) => {
+            let mut told = sentence!(named(&served.url), " (profile ", served.profile.as_str(),);
+            if let Some(id) = &served.spiffe_id {
+                told = sentence!(told, ", SPIFFE ID ", named(id));
+            }
+            sentence!(told, ")")
         }
     }
 }
 
-fn or_none(cluster: Option<&ClusterName>) -> String {
-    cluster.map_or("no cluster".to_owned(), ToString::to_string)
+fn declared(
+    trust_domain: &TrustDomain,
+    clusters: &[ClusterName],
+    signers: &[String],
+    endpoint: &BundleEndpoint,
+) -> Sentence {
+    let told = sentence!(trust_domain, " is new, on ", Sentence::names(clusters),);
+    let told = match signers {
+        [] => sentence!(told, "; no key may sign its bundles yet"),
+        signers => sentence!(
+            told,
+            "; its bundles have to be signed by ",
+            alternatives(signers)
+        ),
+    };
+    match endpoint {
+        BundleEndpoint::None => sentence!(told, "; it has no bundle endpoint"),
+        BundleEndpoint::Served(_) => {
+            sentence!(told, "; its bundle endpoint is ", served(endpoint))
+        }
+    }
 }
 
 /// What a declaration that is gone leaves behind, and who loses by it.
 fn undeclared(
-    f: &mut fmt::Formatter<'_>,
+    trust_domain: &TrustDomain,
     clusters: &[ClusterName],
     importers: &BTreeSet<TrustDomain>,
     peers: &BTreeSet<TrustDomain>,
-) -> fmt::Result {
-    let clusters = list(clusters);
-    write!(
-        f,
-        "{clusters} will give up every peer, and keep the overlay's objects"
-    )?;
+) -> Sentence {
+    let mut told = sentence!(
+        trust_domain,
+        " is no longer declared: ",
+        Sentence::names(clusters),
+        " will give up every peer, and keep the overlay's objects",
+    );
     if !peers.is_empty() {
-        let peers = list(peers);
-        write!(f, "; its workloads will no longer trust {peers}")?;
+        let peers = Sentence::names(peers);
+        told = sentence!(told, "; its workloads will no longer trust ", peers);
     }
-    match importers.len() {
-        0 => Ok(()),
-        1 => write!(f, "; {} loses federation with it", list(importers)),
-        _ => write!(f, "; {} lose federation with it", list(importers)),
-    }
+    let lose = match importers.len() {
+        0 => return told,
+        1 => " loses federation with it",
+        _ => " lose federation with it",
+    };
+    sentence!(told, "; ", Sentence::names(importers), lose)
 }
 
 /// Whose signatures count, after "may".
-fn signed_by(f: &mut fmt::Formatter<'_>, added: &[String], removed: &[String]) -> fmt::Result {
+fn signed_by(added: &[String], removed: &[String]) -> Sentence {
     match (added, removed) {
-        (added, []) => write!(f, "also be signed by {}", list(added)),
-        ([], removed) => write!(f, "no longer be signed by {}", list(removed)),
-        (added, removed) => {
-            let (added, removed) = (list(added), list(removed));
-            write!(f, "be signed by {added}, and no longer by {removed}")
-        }
+        (added, []) => sentence!("also be signed by ", alternatives(added)),
+        ([], removed) => sentence!("no longer be signed by ", alternatives(removed)),
+        (added, removed) => sentence!(
+            "be signed by ",
+            alternatives(added),
+            ", and no longer by ",
+            alternatives(removed),
+        ),
     }
+}
+
+/// `a, b or c`.
+fn alternatives(names: &[String]) -> Sentence {
+    Sentence::join(names.iter().map(|name| sentence!(named(name))), " or ")
 }
 
 /// Which clusters are new, and which are gone.
-fn membership_of(
-    f: &mut fmt::Formatter<'_>,
+fn membership(
     joined: &[ClusterName],
     left: &[ClusterName],
     peers: &BTreeSet<TrustDomain>,
-) -> fmt::Result {
+) -> Sentence {
     let mut parts = Vec::new();
     if !joined.is_empty() {
-        let mut part = format!("new in it: {}", list(joined));
-        if !peers.is_empty() {
-            part.push_str(", which will trust ");
-            part.push_str(&list(peers));
-        }
-        parts.push(part);
+        let joined = sentence!("new in it: ", Sentence::names(joined));
+        parts.push(if peers.is_empty() {
+            joined
+        } else {
+            sentence!(joined, ", which will trust ", Sentence::names(peers))
+        });
     }
     if !left.is_empty() {
-        let what = "which will give up every peer, and keep the overlay's objects";
-        parts.push(format!("no longer in it: {}, {what}", list(left)));
+        parts.push(sentence!(
+            "no longer in it: ",
+            Sentence::names(left),
+            ", which will give up every peer, and keep the overlay's objects",
+        ));
     }
-    f.write_str(&parts.join("; "))
+    Sentence::join(parts, "; ")
 }
 
 /// What will be of an edge, after "will".
-fn edge(
-    f: &mut fmt::Formatter<'_>,
-    exporter: &TrustDomain,
-    before: &State,
-    after: &State,
-) -> fmt::Result {
-    let not_any_more = "the topology does not ask for it any more";
-    let drained = "drained first, then its keys are distrusted";
+fn edge(exporter: &TrustDomain, before: &State, after: &State) -> Sentence {
+    let not_any_more = ": the topology does not ask for it any more";
     match (before, after) {
-        (_, State::Active) => write!(f, "trust {exporter}"),
+        (_, State::Active) => sentence!("trust ", exporter),
         (State::Active, State::Absent) => {
-            write!(f, "no longer trust {exporter} ({drained}): {not_any_more}")
+            sentence!("no longer trust ", exporter, not_any_more)
         }
-        (_, State::Absent) => write!(f, "not come to trust {exporter}: {not_any_more}"),
-        (State::Active, State::Waiting { moves }) => write!(
-            f,
-            "no longer trust {exporter} ({drained}): a consent is withdrawn; to agree again, {}",
-            sequence(moves, ", and ")
+        (_, State::Absent) => sentence!("not come to trust ", exporter, not_any_more),
+        (State::Active, State::Waiting { moves }) => sentence!(
+            "no longer trust ",
+            exporter,
+            ": a consent is withdrawn; to agree again, ",
+            agreement(moves),
         ),
         (_, State::Waiting { moves }) => {
-            write!(f, "not trust {exporter} yet: {}", sequence(moves, ", and "))
+            sentence!("not trust ", exporter, " yet: ", agreement(moves))
         }
-        (State::Active, State::Unknown { path }) => {
-            write!(
-                f,
-                "go on trusting {exporter} as before: {path} can't be used"
-            )
-        }
+        (State::Active, State::Unknown { path }) => sentence!(
+            "go on trusting ",
+            exporter,
+            " as before: ",
+            path,
+            " can't be used",
+        ),
         (_, State::Unknown { path }) => {
-            write!(f, "not trust {exporter} yet: {path} can't be used")
+            sentence!("not trust ", exporter, " yet: ", path, " can't be used")
         }
     }
 }
 
-fn believed_by(f: &mut fmt::Formatter<'_>, importers: &BTreeSet<TrustDomain>) -> fmt::Result {
+/// What is missing until both sides agree.
+pub(super) fn agreement(moves: &[Move]) -> Sentence {
+    let one = |needed: &Move| {
+        sentence!(
+            "the owners of ",
+            &needed.owner,
+            " must add ",
+            &needed.peer,
+            " to consent.",
+            needed.list,
+        )
+    };
+    Sentence::join(moves.iter().map(one), ", and ")
+}
+
+fn trusted_by(importers: &BTreeSet<TrustDomain>) -> Sentence {
     if importers.is_empty() {
-        f.write_str(" (nobody trusts it yet)")
+        sentence!(" (nobody trusts it yet)")
     } else {
-        write!(f, " (trusted by {})", list(importers))
+        sentence!(" (trusted by ", Sentence::names(importers), ")")
     }
-}
-
-pub(super) fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
-    sequence(items, ", ")
-}
-
-fn sequence<T: fmt::Display>(items: impl IntoIterator<Item = T>, separator: &str) -> String {
-    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
-    items.join(separator)
 }
