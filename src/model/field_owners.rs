@@ -19,8 +19,7 @@ pub fn applied_fields(live: &Value) -> Option<&Map<String, Value>> {
 /// Who else wrote last to the object, or to what `path` leads to, if that can be told: the manager's
 /// name, and when it was. A path is as in `FieldsV1`: `["f:data", "f:server.conf"]`.
 pub fn last_other_writer<'a>(live: &'a Value, path: &[&str]) -> Option<(&'a str, Timestamp)> {
-    entries(live)
-        .filter(|entry| entry["manager"] != FIELD_MANAGER && is_main(entry))
+    others(live)
         .filter(|entry| {
             let fields = path
                 .iter()
@@ -32,6 +31,11 @@ pub fn last_other_writer<'a>(live: &'a Value, path: &[&str]) -> Option<(&'a str,
             Some((entry["manager"].as_str()?, at))
         })
         .max_by_key(|(_, at)| *at)
+}
+
+/// What others wrote to the object itself: the entries of all other managers.
+pub fn others(live: &Value) -> impl Iterator<Item = &Value> {
+    entries(live).filter(|entry| entry["manager"] != FIELD_MANAGER && is_main(entry))
 }
 
 fn entries(live: &Value) -> impl Iterator<Item = &Value> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt};
 
 use serde_json::{Map, Value};
 
-use crate::model::{field_owners::is_main, manifest::FIELD_MANAGER};
+use crate::model::field_owners::others;
 
 /// What tells the items of a list apart, as Kubernetes' own types declare it (`patchMergeKey`,
 /// `x-kubernetes-list-map-keys`); the first that fits counts.
@@ -153,15 +153,10 @@ impl<'v> Walk<'v> {
     }
 
     fn change(&self, before: Option<Value>, after: Option<Value>) -> FieldChange {
-        let entries = self
-            .live
-            .and_then(|live| live["metadata"]["managedFields"].as_array());
-        let managers = entries
-            .into_iter()
-            .flatten()
-            .filter(|entry| is_main(entry) && self.is_in(&entry["fieldsV1"]))
+        let others = self.live.into_iter().flat_map(others);
+        let managers = others
+            .filter(|entry| self.is_in(&entry["fieldsV1"]))
             .filter_map(|entry| entry["manager"].as_str())
-            .filter(|manager| *manager != FIELD_MANAGER)
             .map(str::to_owned);
         FieldChange {
             path: self.path.iter().map(ToString::to_string).collect(),
@@ -210,6 +205,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::manifest::FIELD_MANAGER;
 
     fn told(before: &Value, after: &Value) -> Vec<String> {
         let found = changes(before, after, Some(before));

@@ -1,9 +1,9 @@
 //! What may happen at any moment: kills, and parts that are away.
 
-use trustweave_testbed::federation::{Federation, trust_domain};
+use trustweave_testbed::federation::Federation;
 
 use super::{
-    ONE, TWO, condition, federated, holds_current_keys, plan,
+    ONE, TWO, condition, federated, holds_current_keys, plan, publication,
     rules::{Rule, shows},
 };
 
@@ -34,7 +34,7 @@ async fn killed_at_any_moment_everything_converges_and_nothing_is_doubled() {
     federation.federated().await.unwrap();
     for (cluster, peer) in [(ONE, TWO), (TWO, ONE)] {
         holds_current_keys(&federation, cluster, peer).await;
-        let branch = format!("trustweave/{}", trust_domain(peer));
+        let branch = publication::branch(peer);
         assert_eq!(federation.testbed.git.log(&branch).await.unwrap().len(), 1);
         let cluster = federation.testbed.cluster(cluster).unwrap();
         for kind in ["clusterfederatedtrustdomains", "trustpeers"] {
@@ -66,7 +66,7 @@ async fn a_rotation_while_git_and_the_api_server_are_away_arrives_afterwards() {
     two.spire.rotate_x509().await.unwrap();
     one.stop_api_server().await.unwrap();
     federation.testbed.git.start().await.unwrap();
-    let branch = format!("trustweave/{}", trust_domain(TWO));
+    let branch = publication::branch(TWO);
     federation
         .until("the rotation to be published", async || {
             let log = federation.testbed.git.log(&branch).await?;

@@ -74,6 +74,13 @@ pub(crate) async fn get(cluster: &Cluster, kind: &str, name: &str) -> Value {
     }
 }
 
+/// The text of the server's configuration in the cluster.
+pub(crate) async fn configuration(cluster: &Cluster) -> String {
+    let map = get(cluster, "configmap", "spire-server").await;
+    let text = map["data"]["server.conf"].as_str().unwrap();
+    text.to_owned()
+}
+
 /// Patches an object of the server's namespace by hand.
 pub(crate) async fn patch(cluster: &Cluster, kind: &str, name: &str, form: &str, patch: &Value) {
     let (form, patch) = (format!("--type={form}"), patch.to_string());
@@ -120,10 +127,17 @@ pub(crate) async fn versions(cluster: &Cluster, objects: &[(&str, &str)]) -> Vec
 /// Has a number of passes made, each for a commit that changes nothing in the cluster.
 pub(crate) async fn passes(federation: &Federation, number: usize) {
     for pass in 0..number {
-        let text = format!("pass {pass}");
-        let file = [("notes.txt", text.as_str())];
-        let git = &federation.testbed.git;
-        let commit = git.commit("main", &file, "Have a pass made").await.unwrap();
-        super::in_force(federation, ONE, &commit).await;
+        pass_in(federation, &[ONE], pass).await;
+    }
+}
+
+/// Has a pass made in each of these clusters, for a commit that changes nothing there; each has a number of its own.
+pub(crate) async fn pass_in(federation: &Federation, clusters: &[&str], number: usize) {
+    let text = format!("pass {number}");
+    let file = [("notes.txt", text.as_str())];
+    let git = &federation.testbed.git;
+    let commit = git.commit("main", &file, "Have a pass made").await.unwrap();
+    for cluster in clusters {
+        super::in_force(federation, cluster, &commit).await;
     }
 }

@@ -144,7 +144,7 @@ async fn a_push_that_a_hook_refuses_is_reported_in_the_servers_words() {
         })
         .await
         .unwrap();
-    let branch = format!("trustweave/{}", trust_domain(TWO));
+    let branch = branch(TWO);
     assert_eq!(git.log(&branch).await.unwrap().len(), 1);
     let status = federation
         .status(TWO, "gitsync", "trustweave")

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use trustweave_testbed::{
     Signal,
-    federation::{Federation, Replica, trust_domain},
+    federation::{Federation, Replica},
 };
 
-use super::{ONE, TWO, holds_current_keys, plan, progress, rotate};
+use super::{ONE, TWO, holds_current_keys, plan, progress, publication, rotate};
 
 /// How long the others wait for a holder that is not heard of, and a little for the machine.
 const LEASE: Duration = Duration::from_secs(15);
@@ -45,7 +45,7 @@ async fn stands_by(federation: &Federation, replica: &Replica) {
 async fn published_once_each(federation: &Federation, rotations: usize) {
     rotate(federation, ONE).await;
     holds_current_keys(federation, TWO, ONE).await;
-    let branch = format!("trustweave/{}", trust_domain(ONE));
+    let branch = publication::branch(ONE);
     let subjects = federation.testbed.git.log(&branch).await.unwrap();
     let serials: Vec<_> = subjects
         .iter()

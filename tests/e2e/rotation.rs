@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use trustweave_testbed::federation::trust_domain;
 
 use super::{
-    ONE, TWO, condition, federated, held, holds_current_keys, own, plan, rotate,
+    ONE, TWO, condition, federated, held, holds_current_keys, own, plan, publication, rotate,
     rules::{Rule, shows},
 };
 
@@ -17,13 +17,7 @@ async fn trust_follows_a_rotation_through_git_alone() {
     let git = &federation.testbed.git;
     for (cluster, peer) in [(ONE, TWO), (TWO, ONE)] {
         holds_current_keys(&federation, cluster, peer).await;
-        assert_eq!(
-            git.log(&format!("trustweave/{}", trust_domain(peer)))
-                .await
-                .unwrap()
-                .len(),
-            1
-        );
+        assert_eq!(git.log(&publication::branch(peer)).await.unwrap().len(), 1);
     }
 
     // The registrations of the overlay name the peer now, and SPIRE has their entries.
@@ -59,9 +53,9 @@ async fn trust_follows_a_rotation_through_git_alone() {
     assert_ne!(held(&federation, ONE, TWO).await.unwrap(), before);
 
     // One commit per rotation and no other, on each branch.
-    let branch = format!("trustweave/{}", trust_domain(TWO));
+    let branch = publication::branch(TWO);
     assert_eq!(git.log(&branch).await.unwrap().len(), 2);
-    let other = format!("trustweave/{}", trust_domain(ONE));
+    let other = publication::branch(ONE);
     assert_eq!(git.log(&other).await.unwrap().len(), 1);
 }
 
@@ -70,7 +64,7 @@ async fn commits_and_attestations_verify_with_ssh_keygen_alone() {
     let _shown = shows(&[Rule::Signers]);
     let federation = federated(plan()).await;
     let git = &federation.testbed.git;
-    let branch = format!("trustweave/{}", trust_domain(ONE));
+    let branch = publication::branch(ONE);
     let directory = federation.testbed.directory();
     let signers = directory.join("allowed_signers");
     let key = &federation.signer(ONE).unwrap().public;

@@ -13,7 +13,9 @@ use trustweave_testbed::{
 
 use super::{
     ONE, TWO, condition, holds_current_keys,
-    managed::{CONFIGURED, EXPOSED, declare, get, grant, passes, patch, told, versions},
+    managed::{
+        CONFIGURED, EXPOSED, configuration, declare, get, grant, passes, patch, told, versions,
+    },
     plan, progress, rotate,
 };
 
@@ -39,13 +41,6 @@ async fn prepared(objects: ServerObjects, clusters: usize) -> Federation {
 
 fn one(federation: &Federation) -> &Cluster {
     federation.testbed.cluster(ONE).unwrap()
-}
-
-/// The text of the server's configuration in the cluster.
-async fn configuration(cluster: &Cluster) -> String {
-    let map = get(cluster, "configmap", "spire-server").await;
-    let text = map["data"]["server.conf"].as_str().unwrap();
-    text.to_owned()
 }
 
 /// `server.federation` of a configuration, which goes without it then.

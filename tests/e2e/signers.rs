@@ -7,7 +7,7 @@ use trustweave::{git::SigningKey, model::attestation};
 use trustweave_testbed::federation::{Federation, trust_domain};
 
 use super::{
-    ONE, TWO, condition, federated, holds_current_keys, in_force, plan, progress,
+    ONE, TWO, condition, federated, holds_current_keys, in_force, plan, progress, publication,
     rules::{Rule, shows},
 };
 
@@ -91,7 +91,7 @@ async fn the_agent_makes_its_key_once_and_keeps_it() {
         .unwrap();
     federation.start_agent(ONE).unwrap();
     assert_eq!(reported(&federation, ONE).await, keys[0]);
-    let branch = format!("trustweave/{}", trust_domain(ONE));
+    let branch = publication::branch(ONE);
     assert_eq!(federation.testbed.git.log(&branch).await.unwrap().len(), 1);
 
     // The private half is in no log.
@@ -137,7 +137,7 @@ async fn a_rotation_of_signing_keys_in_the_documented_order_is_never_refused() {
     let _shown = shows(&[Rule::Signers]);
     let federation = federated(plan()).await;
     let git = &federation.testbed.git;
-    let branch = format!("trustweave/{}", trust_domain(TWO));
+    let branch = publication::branch(TWO);
     let signer = federation.signer(TWO).unwrap();
     let (old, file) = (signer.public.clone(), signer.private.clone());
     let new = SigningKey::generate("new").unwrap();

@@ -3,9 +3,11 @@
 use std::{fs, path::Path};
 
 use serde_json::{Value, json};
-use trustweave_testbed::federation::{Federation, trust_domain};
+use trustweave_testbed::federation::Federation;
 
-use super::{ONE, TWO, condition, federated, holds_current_keys, own, plan, progress, rotate};
+use super::{
+    ONE, TWO, condition, federated, holds_current_keys, own, plan, progress, publication, rotate,
+};
 
 /// Waits until a cluster's `GitSync` says something.
 async fn told(federation: &Federation, cluster: &str, what: &str, says: impl Fn(&Value) -> bool) {
@@ -34,7 +36,7 @@ fn source_is(start: &str) -> impl Fn(&Value) -> bool {
 
 /// The number of publications of a cluster.
 async fn publications(federation: &Federation, cluster: &str) -> usize {
-    let branch = format!("trustweave/{}", trust_domain(cluster));
+    let branch = publication::branch(cluster);
     federation.testbed.git.log(&branch).await.unwrap().len()
 }
 

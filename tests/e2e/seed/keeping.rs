@@ -18,8 +18,8 @@ use super::{
     story::{host, until_federates_with},
 };
 use crate::{
-    ONE, TWO, held, holds_current_keys, in_force,
-    managed::{get, patch},
+    ONE, TWO, held, holds_current_keys,
+    managed::{get, pass_in, patch},
     progress, relationship, rotate,
 };
 
@@ -92,20 +92,11 @@ pub(super) async fn nobody_writes_any_more(federation: &Federation) {
         }
         all
     };
-    let pass = async |number: usize| {
-        let file = [("notes.txt", format!("pass {number}"))];
-        let file = file.each_ref().map(|(path, text)| (*path, text.as_str()));
-        let git = &federation.testbed.git;
-        let commit = git.commit("main", &file, "Have a pass made").await.unwrap();
-        for name in [ONE, TWO] {
-            in_force(federation, name, &commit).await;
-        }
-    };
     let (number, standing) = (Cell::new(0), RefCell::new(all().await));
     federation
         .until("everything to stand still", async || {
             number.set(number.get() + 1);
-            pass(number.get()).await;
+            pass_in(federation, &[ONE, TWO], number.get()).await;
             let now = all().await;
             let before = standing.replace(now.clone());
             Ok((now == before).then_some(()))
@@ -115,7 +106,7 @@ pub(super) async fn nobody_writes_any_more(federation: &Federation) {
     let before = standing.into_inner();
     let begun = Instant::now();
     for more in 1..=5 {
-        pass(number.get() + more).await;
+        pass_in(federation, &[ONE, TWO], number.get() + more).await;
     }
     // Longer than a pass of SPIRE's controller manager: each server has polled its peer once more.
     let router = &federation.testbed.router;

@@ -10,7 +10,7 @@ use trustweave_testbed::{Distribution, Installed, ServerObjects, federation::Fed
 
 use super::{
     ONE, TWO, condition,
-    managed::{get, grant_in},
+    managed::{configuration, grant_in},
     plan, progress,
 };
 
@@ -26,8 +26,7 @@ async fn begin() -> Federation {
     troubleshooting::a_name_is_taken(&federation).await;
     for (name, ..) in CLUSTERS {
         let cluster = federation.testbed.cluster(name).unwrap();
-        let configuration = get(cluster, "configmap", "spire-server").await;
-        let configuration = configuration["data"]["server.conf"].as_str().unwrap();
+        let configuration = configuration(cluster).await;
         assert!(!configuration.contains("federation"), "{configuration}");
         assert_eq!(cluster.spire.server_starts(), 1);
         grant_in(cluster, &["", "route"]).await;

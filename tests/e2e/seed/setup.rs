@@ -13,8 +13,10 @@ use super::{
 };
 use crate::{
     ONE, TWO, bundle, held, holds_current_keys,
-    managed::{CONFIGURED, EXPOSED, get, told_in},
-    own, relationship,
+    managed::{CONFIGURED, EXPOSED, configuration, get, told_in},
+    own,
+    publication::branch,
+    relationship,
 };
 
 /// What the Service and the Route are called.
@@ -23,9 +25,7 @@ pub(super) const NAME: &str = "spire-server-federation";
 /// `server.federation` of a cluster's server.
 async fn section(federation: &Federation, cluster: &str) -> anyhow::Result<Value> {
     let cluster = federation.testbed.cluster(cluster)?;
-    let map = get(cluster, "configmap", "spire-server").await;
-    let text = map["data"]["server.conf"].as_str().unwrap_or_default();
-    let configuration: Value = serde_json::from_str(text)?;
+    let configuration: Value = serde_json::from_str(&configuration(cluster).await)?;
     Ok(configuration["server"]["federation"].clone())
 }
 
@@ -98,7 +98,7 @@ pub(super) async fn the_bundles_are_served_and_published(federation: &Federation
     commit.replaces("1.4", "kubectl rollout restart statefulset, twice");
 
     for (name, ..) in CLUSTERS {
-        let branch = format!("trustweave/{}", trust_domain(name));
+        let branch = branch(name);
         let expected = own(federation, name).await;
         federation
             .until("the published bundle", async || {
