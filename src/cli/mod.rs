@@ -9,7 +9,9 @@ mod bundle;
 mod check;
 mod completions;
 mod diff;
+mod doctor;
 mod init;
+mod installation;
 mod output;
 mod render;
 mod repository;
@@ -47,6 +49,7 @@ enum Verb {
     Render(render::Arguments),
     Diff(diff::Arguments),
     Status(status::Arguments),
+    Doctor(doctor::Arguments),
     Bundle(bundle::Arguments),
     Agent(agent::Arguments),
     Completions(completions::Arguments),
@@ -88,6 +91,7 @@ pub fn main() -> ExitCode {
         Verb::Render(arguments) => arguments.run(),
         Verb::Diff(arguments) => arguments.run(),
         Verb::Status(arguments) => arguments.run(),
+        Verb::Doctor(arguments) => arguments.run(),
         Verb::Bundle(arguments) => arguments.run(),
         Verb::Agent(arguments) => arguments.run(),
         Verb::Completions(arguments) => arguments.run(),

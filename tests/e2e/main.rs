@@ -14,6 +14,7 @@ mod attacks;
 mod brownfield;
 mod clients;
 mod credentials;
+mod doctor;
 mod endpoint;
 mod endpoints;
 mod faults;
