@@ -75,6 +75,15 @@ pub struct WriteLabels {
     pub result: &'static str,
 }
 
+/// Labels of a call of the webhook.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WebhookLabels {
+    /// Who called, as far as that was proven.
+    pub provider: &'static str,
+    /// `heard`, or why not.
+    pub result: &'static str,
+}
+
 /// Every metric of the agent, and their registry.
 #[derive(Clone)]
 pub struct Metrics {
@@ -83,6 +92,8 @@ pub struct Metrics {
     pub leader: Gauge,
     /// 1 while the remote repository can be read.
     pub repository_readable: Gauge,
+    /// Calls of the webhook, by provider and result.
+    pub webhooks: Family<WebhookLabels, Counter>,
     /// Passes, by loop and result.
     pub passes: Family<PassLabels, Counter>,
     /// How long a sync pass took, in seconds.
@@ -126,6 +137,7 @@ impl Default for Metrics {
             "repository_readable",
             "1 while the remote repository can be read",
         );
+        let webhooks = registered(&mut registry, "webhooks", "Calls of the webhook");
         let passes = registered(&mut registry, "passes", "Passes of the agent's loops");
         let sync_duration = Histogram::new([0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
         registry.register_with_unit(
@@ -196,6 +208,7 @@ impl Default for Metrics {
             registry: Arc::new(registry),
             leader,
             repository_readable,
+            webhooks,
             passes,
             sync_duration,
             writes,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     memory::{self, time},
-    sync::{Identity, Inputs, PublishReport},
+    sync::{Identity, Inputs, PublishReport, revision::Held},
 };
 use crate::{
     cluster::{
@@ -37,7 +37,7 @@ pub(super) struct Pass<'a> {
     pub(super) diagnostics: &'a [Diagnostic],
     pub(super) suspended: bool,
     /// Why the revision is not the branch's tip.
-    pub(super) rewound: Option<&'a str>,
+    pub(super) held: Option<&'a Held>,
     /// The repository no longer knows this agent.
     pub(super) retired: bool,
     /// How the SPIRE server stands.
@@ -161,8 +161,8 @@ pub(super) fn git_sync_status(pass: &Pass<'_>, former: &GitSyncStatus) -> GitSyn
         let count = pass.failures.len();
         let message = format!("{count} write(s) failed; first: {failure}");
         condition("Ready", Some(false), "WritesFailed", &message)
-    } else if let Some(why) = pass.rewound {
-        condition("Ready", Some(false), "Rewound", why)
+    } else if let Some(held) = pass.held {
+        condition("Ready", Some(false), held.reason, &held.message)
     } else if pass.retired {
         let message = "the repository no longer names this cluster: every peer is given up, and the \
                        overlay's objects stay";

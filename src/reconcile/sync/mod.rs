@@ -3,7 +3,7 @@
 mod deliver;
 mod facts;
 mod overlay;
-mod revision;
+pub(super) mod revision;
 mod server;
 
 use std::{
@@ -132,6 +132,9 @@ pub enum Error {
     /// The reviewed branch was rewound or rewritten, and what was in force can't be read any more.
     #[error("{0}")]
     Rewound(String),
+    /// The reviewed commit is not signed as the policy wants it, and nothing else is in force.
+    #[error("{0}")]
+    Unverified(String),
     /// The repository can't be read.
     #[error(transparent)]
     Git(#[from] git::Error),
@@ -241,7 +244,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
 
     async fn reconcile(&mut self, inputs: &Inputs<'_>) -> Result<Outcome, Error> {
         let live = self.read().await?;
-        let Chosen { revision, rewound } = self.choose(inputs.heads, &live).await?;
+        let Chosen { revision, held } = self.choose(inputs.heads, &live).await?;
         let mut diagnostics = self.load(&revision, inputs.heads).await?;
         let tree = self.tree(&revision).await?;
         let declarations = self.good.clone().unwrap_or_default();
@@ -301,7 +304,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             kept: &writes.kept,
             diagnostics: &diagnostics,
             suspended,
-            rewound: rewound.as_deref(),
+            held: held.as_ref(),
             retired,
             server: &server.told,
             inputs,
