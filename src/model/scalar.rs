@@ -296,3 +296,80 @@ fn is_offset(zone: &str) -> bool {
     let fits = |text: &str, end: u32| text.len() == 2 && all_digits(text) && text.parse::<u32>().is_ok_and(|n| n < end);
     fits(hours, 24) && fits(minutes, 60)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn carried(written: &str) -> Value {
+        match plain(written) {
+            Scalar::Value(value) => value,
+            Scalar::NotFinite => unreachable!("{written}"),
+        }
+    }
+
+    #[test]
+    fn a_carried_scalar_keeps_its_text_and_gets_its_meaning_in_the_end() {
+        let check = |written: &str, meaning: Value| {
+            let mut value = carried(written);
+            assert_eq!(text(&value), written);
+            settle(&mut value);
+            assert_eq!(value, meaning, "{written}");
+        };
+        check("1.10", json!(1.1));
+        check("0644", json!(420));
+        check("7", json!(7));
+        check("true", json!(true));
+        check("True", json!(true));
+        check("yes", json!("yes"));
+        check("2001-01-01", json!("2001-01-01T00:00:00Z"));
+        check("2001-02-30", json!("2001-02-30"));
+        check("2001-1-2 3:4:5.60", json!("2001-01-02T03:04:05.6Z"));
+        check("2001-12-14t21:59:43.10-05:00", json!("2001-12-14T21:59:43.1-05:00"));
+        check("2001-12-14T21:59:43+00:00", json!("2001-12-14T21:59:43Z"));
+    }
+
+    #[test]
+    fn quotes_are_known_whether_needed_or_not() {
+        for (value, expected) in [
+            (quoted("x"), true),
+            (quoted("1"), true),
+            (quoted("2001-01-01"), true),
+            (carried("x"), false),
+            (carried("0644"), false),
+            (json!(1), false),
+        ] {
+            assert_eq!(is_quoted(&value), expected, "{value}");
+        }
+        assert_eq!(string(&quoted("x")), Some("x"));
+        assert_eq!(string(&carried("0644")), None);
+        let mut odd = quoted("\0x");
+        settle(&mut odd);
+        assert_eq!(odd, json!("\0x"));
+        let mut odd = literal("\u{1}x");
+        settle(&mut odd);
+        assert_eq!(odd, json!("\u{1}x"));
+    }
+
+    #[test]
+    fn another_text_keeps_the_type() {
+        let check = |old: Value, text: &str, expected: Option<Value>| {
+            let mut value = old.clone();
+            let outcome = set_text(&mut value, text);
+            settle(&mut value);
+            assert_eq!(outcome.ok().map(|()| value), expected, "{old} {text}");
+        };
+        check(json!("x"), "80", Some(json!("80")));
+        check(quoted("x"), "y", Some(json!("y")));
+        check(json!(80), "81", Some(json!(81)));
+        check(json!(80), "x", None);
+        check(json!(80), "1.5", None);
+        check(json!(1.5), "2", Some(json!(2)));
+        check(json!(true), "false", Some(json!(false)));
+        check(json!(true), "1", None);
+        check(carried("0644"), "7", Some(json!(7)));
+        check(untyped(), "7", Some(json!(7)));
+    }
+}

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::{kustomization::FieldSpec, resource::Resource};
-use crate::model::manifest::Gvk;
+use crate::model::{manifest::Gvk, scalar};
 
 /// A field of some kinds. Lists on the way are entered without being named; `[]` after a name says
 /// that a list is expected there, and so that it is not created.
@@ -188,7 +188,7 @@ impl Visitor<'_> {
 pub(super) fn set_entry(value: &mut Value, name: &str, text: &str) -> Result<(), String> {
     match value {
         Value::Object(map) => {
-            map.insert(name.to_owned(), crate::model::scalar::literal(text));
+            map.insert(name.to_owned(), scalar::literal(text));
             Ok(())
         }
         // Kustomize leaves it as it is.
@@ -202,6 +202,11 @@ pub(super) fn set_single(value: &mut Value, new: Value) -> Result<(), String> {
     if value.is_object() || value.is_array() {
         return Err("not a single value".to_owned());
     }
-    *value = new;
+    // The quotes of the old value stay.
+    *value = if scalar::is_quoted(value) {
+        scalar::quoted(&scalar::text(&new))
+    } else {
+        new
+    };
     Ok(())
 }

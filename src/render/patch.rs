@@ -3,6 +3,7 @@
 //! **Invariant:** an object that a broken patch was to change is never rendered without that
 //! change; it is left out, with a diagnostic. What is left out is not to be pruned.
 
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::{
@@ -316,6 +317,11 @@ fn content(
         return Err(failed(&place, "the patch is empty"));
     };
     if first.value.is_array() {
+        if text.starts_with('[') && serde_json::from_str::<IgnoredAny>(text).is_err() {
+            let message = "a JSON patch that begins with `[` is not JSON";
+            return Err(failed(&origin(first.position), message)
+                .help("write each operation on a line that begins with `-`"));
+        }
         let plain = yaml::parse(path, text).map_err(relocate)?;
         let first = plain.first().unwrap_or(first);
         if let Some(found) = dialect::ambiguous(first, text) {

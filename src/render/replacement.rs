@@ -83,11 +83,12 @@ pub(super) struct Failure {
 }
 
 impl Replacement {
-    /// What is wrong with the entry itself.
-    pub(super) fn mistake(&self) -> Option<&'static str> {
+    /// What is wrong with the entry itself, which stands in a kustomization or in a file.
+    pub(super) fn mistake(&self, in_file: bool) -> Option<&'static str> {
         let inline = self.source.is_some() || self.source_value.is_some() || !self.targets.is_empty();
         match (&self.path, &self.source, &self.source_value) {
             (Some(_), ..) if inline => Some("it has both `path` and a replacement of its own"),
+            (Some(_), ..) if in_file => Some("it is in a file, and names another one"),
             (Some(_), ..) => None,
             (None, Some(_), Some(_)) => Some("it has both `source` and `sourceValue`"),
             (None, None, None) => Some("it has no `source`"),

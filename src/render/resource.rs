@@ -78,9 +78,8 @@ impl Resource {
                             .into_iter()
                             .filter(|item| !item.is_null())
                             .map(|mut item| {
-                                // Kustomize takes items through JSON, where all texts are quoted.
+                                // Kustomize takes items through JSON, which loses texts and styles.
                                 scalar::settle(&mut item);
-                                quote(&mut item);
                                 Self::expand(item, origin)
                             })
                             .collect();
@@ -255,14 +254,4 @@ pub(super) fn missing_identity(object: &Value) -> String {
         .unwrap_or_default()
         .trim_start_matches('/')
         .replace('/', ".")
-}
-
-/// Puts every text in quotes.
-fn quote(value: &mut Value) {
-    match value {
-        Value::String(text) => *value = scalar::quoted(text),
-        Value::Array(items) => items.iter_mut().for_each(quote),
-        Value::Object(members) => members.values_mut().for_each(quote),
-        _ => {}
-    }
 }

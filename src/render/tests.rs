@@ -38,12 +38,12 @@ fn check_one(kustomization: &str, expect: &str) -> Vec<String> {
 #[test]
 fn what_is_not_rendered_is_refused_with_advice() {
     check_one(
-        "resources: [c.yaml]\ncommonLabels: {a: b}",
-        "o/kustomization.yaml:2:1: error[unsupported-kustomization]: `commonLabels` is not rendered by Trustweave (use `labels` with `pairs` and `includeSelectors: true`)",
+        "resources: [c.yaml]\nvars: [{name: A}]",
+        "o/kustomization.yaml:2:1: error[unsupported-kustomization]: `vars` is not rendered by Trustweave (use `replacements`)",
     );
     check_one(
-        "resources: [c.yaml]\nlabels: [{pairs: {a: b}, fields: [{path: x}]}]",
-        "o/kustomization.yaml:2:26: error[unsupported-kustomization]: `labels[0].fields` is not rendered by Trustweave (label these fields with `patches`)",
+        "resources: [c.yaml]\npatches: [{target: {kind: ConfigMap, nam: a}, patch: '[]'}]",
+        "o/kustomization.yaml:2:38: error[unknown-field]: unknown field `patches[0].target.nam` (did you mean `name`?)",
     );
     check_one(
         "resource: [c.yaml]",
@@ -54,8 +54,8 @@ fn what_is_not_rendered_is_refused_with_advice() {
         "o/kustomization.yaml:2:31: error[invalid-value]: `no` is a boolean to kustomize here (put it in quotes, or write `true` or `false`)",
     );
     check_one(
-        "kind: Component\nresources: [c.yaml]",
-        "o/kustomization.yaml:1:7: error[unsupported-kustomization]: components are not rendered (make it a kustomization of kind Kustomization)",
+        "kind: Component\napiVersion: kustomize.config.k8s.io/v1beta1\nresources: [c.yaml]",
+        "o/kustomization.yaml:2:13: error[wrong-kind]: `apiVersion` is \"kustomize.config.k8s.io/v1beta1\", not `kustomize.config.k8s.io/v1alpha1` (write `apiVersion: kustomize.config.k8s.io/v1alpha1`)",
     );
     check_one(
         "apiVersion: kustomize.config.k8s.io/v1\nresources: [c.yaml]",
@@ -64,10 +64,10 @@ fn what_is_not_rendered_is_refused_with_advice() {
     check(
         &[(
             "o/kustomization.yaml",
-            "images: []\nhelmCharts: []\nresuorces: []",
+            "crds: []\nhelmCharts: []\nresuorces: []",
         )],
         &[
-            "o/kustomization.yaml:1:1: error[unsupported-kustomization]: `images` is not rendered by Trustweave (use `patches`, or write it in the manifests)",
+            "o/kustomization.yaml:1:1: error[unsupported-kustomization]: `crds` is not rendered by Trustweave (remove it, list the CRD in `resources`, and follow names with `replacements`)",
             "o/kustomization.yaml:2:1: error[unsupported-kustomization]: `helmCharts` is not rendered by Trustweave (render it where you have the tool (`kustomize build`, `helm template`) and commit the result as a resource)",
             "o/kustomization.yaml:3:1: error[unknown-field]: unknown field `resuorces` (did you mean `resources`?)",
         ],
@@ -241,5 +241,57 @@ fn an_object_is_never_rendered_without_its_patch() {
         "- patch: '{apiVersion: v1, kind: Secret, metadata: {name: web, annotations: {}}, kind: [Secret]}'",
         &[],
         "o/kustomization.yaml:3:10: error[patch-failed]: line 1 of the inline patch: the key `kind` is written twice in one mapping; 2 objects of o that it may change are left out (keep one of the two)",
+    );
+}
+
+/// A base whose ConfigMap is generated, and a Pod that names it.
+const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: a, envFrom: [{configMapRef: {name: g}}]}]}\n";
+
+#[test]
+fn nothing_names_what_could_not_be_rendered() {
+    let broken = "resources: [c.yaml, pod.yaml]\nconfigMapGenerator:\n- name: g\n  files: [no.txt]";
+    let kept = check(
+        &[("o/kustomization.yaml", broken), ("o/pod.yaml", POD)],
+        &[
+            "o/kustomization.yaml:3:3: error[invalid-reference]: there is no file `o/no.txt`",
+            "o/pod.yaml:1:1: error[invalid-reference]: Pod p is left out: it names `g`, which may be among what could not be rendered",
+        ],
+    );
+    assert_eq!(kept, ["ConfigMap a"]);
+}
+
+#[test]
+fn generators_and_what_follows_names_refuse_with_the_place() {
+    check_one(
+        "resources: [c.yaml]\nconfigMapGenerator: [{name: a, literals: [x=y]}]",
+        "o/kustomization.yaml:2:22: error[duplicate-object]: ConfigMap a is there already (write `behavior: merge` or `behavior: replace`)",
+    );
+    check_one(
+        "resources: [c.yaml]\nsecretGenerator: [{name: s, behavior: merge}]",
+        "o/kustomization.yaml:2:19: error[invalid-reference]: there is no Secret s to merge with or to replace (remove `behavior`, or correct the name)",
+    );
+    check_one(
+        "resources: [c.yaml]\nconfigMapGenerator: [{name: s, literals: [a=b, a=c]}]",
+        "o/kustomization.yaml:2:22: error[invalid-value]: the key `a` is there twice",
+    );
+    check_one(
+        "resources: [c.yaml]\nreplicas: [{name: a, count: 2}]",
+        "o/kustomization.yaml:2:12: error[invalid-reference]: nothing with replicas is named `a` (correct `name`, or remove the entry)",
+    );
+    check_one(
+        "resources: [c.yaml]\nreplacements: [{source: {kind: Secret}, targets: [{select: {kind: Pod}}]}]",
+        "o/kustomization.yaml:2:16: error[invalid-reference]: the replacement can't be made: no object is its source",
+    );
+    check_one(
+        "resources: [c.yaml]\nreplacements: [{source: {kind: ConfigMap}, targets: [{select: {kind: ConfigMap}, fieldPaths: [data.x]}]}]",
+        "o/kustomization.yaml:2:16: error[invalid-reference]: the replacement can't be made: it has no `data.x`; 1 objects of o that it may change are left out",
+    );
+    check_one(
+        "resources: [c.yaml]\nimages: [{name: '(', newTag: x}]",
+        "o/kustomization.yaml:2:17: error[invalid-value]: `(` is not a regular expression; 1 objects of o that it may change are left out",
+    );
+    check_one(
+        "resources: [c.yaml]\ncomponents: [../d]",
+        "o/kustomization.yaml:2:14: error[invalid-reference]: there is no file or directory `d`; 1 objects of o that it may change are left out",
     );
 }

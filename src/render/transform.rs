@@ -231,11 +231,11 @@ impl<'a> Renderer<'a> {
         entry: &Replacement,
         place: Place<'_>,
     ) -> Result<Vec<(Replacement, (Option<RepoPath>, Position))>, Diagnostic> {
-        let mistaken = |entry: &Replacement, place| match entry.mistake() {
+        let mistaken = |entry: &Replacement, in_file, place| match entry.mistake(in_file) {
             Some(mistake) => Err(refuse(place, Code::InvalidValue, format!("a replacement: {mistake}"))),
             None => Ok(()),
         };
-        mistaken(entry, place)?;
+        mistaken(entry, false, place)?;
         let Some(path) = entry.path.as_deref() else {
             return Ok(vec![(entry.clone(), (None, place.1))]);
         };
@@ -252,7 +252,7 @@ impl<'a> Renderer<'a> {
         };
         read.into_iter()
             .map(|replacement| {
-                mistaken(&replacement, (&path, document.position))?;
+                mistaken(&replacement, true, (&path, document.position))?;
                 Ok((replacement, (Some(path.clone()), document.position)))
             })
             .collect()

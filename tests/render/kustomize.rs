@@ -12,7 +12,7 @@ use serde_json::Value;
 use trustweave::model::{repository::RepoPath, yaml};
 
 /// The running program `render` of `tests/testbed/go/kustomize`.
-pub struct Kustomize {
+pub(crate) struct Kustomize {
     process: Child,
     directories: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -28,7 +28,7 @@ struct Answer {
 
 impl Kustomize {
     /// Starts the program.
-    pub fn start(program: &Path) -> Self {
+    pub(crate) fn start(program: &Path) -> Self {
         let mut process = Command::new(program)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -45,7 +45,7 @@ impl Kustomize {
     }
 
     /// The objects of a directory and how long it took, or why there are none.
-    pub fn build(&mut self, directory: &Path) -> Result<(Vec<Value>, Duration), String> {
+    pub(crate) fn build(&mut self, directory: &Path) -> Result<(Vec<Value>, Duration), String> {
         writeln!(self.directories, "{}", directory.display()).unwrap();
         let mut line = String::new();
         self.answers.read_line(&mut line).unwrap();
@@ -68,7 +68,7 @@ impl Drop for Kustomize {
 }
 
 /// The objects in what kustomize prints.
-pub fn objects(text: &str) -> Vec<Value> {
+pub(crate) fn objects(text: &str) -> Vec<Value> {
     let path = RepoPath::parse("kustomize.yaml").unwrap();
     let documents = yaml::parse(&path, text).unwrap();
     documents.into_iter().map(|one| one.value).collect()

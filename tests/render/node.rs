@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 /// A part of a document.
 #[derive(Clone, Debug)]
-pub enum Node {
+pub(crate) enum Node {
     /// A scalar, as it is written.
     Raw(String),
     /// A text in a literal block.
@@ -17,12 +17,12 @@ pub enum Node {
 
 impl Node {
     /// A list of scalars.
-    pub fn texts<T: ToString>(texts: impl IntoIterator<Item = T>) -> Self {
+    pub(crate) fn texts<T: ToString>(texts: impl IntoIterator<Item = T>) -> Self {
         Self::List(texts.into_iter().map(|text| raw(text.to_string())).collect())
     }
 
     /// The document's text.
-    pub fn write(&self) -> String {
+    pub(crate) fn write(&self) -> String {
         let mut text = String::new();
         match self {
             Self::Raw(raw) => text.push_str(raw),
@@ -84,7 +84,7 @@ impl Node {
     }
 
     /// How many parts can be taken away.
-    pub fn parts(&self) -> usize {
+    pub(crate) fn parts(&self) -> usize {
         match self {
             Self::Raw(_) => 0,
             Self::Block(inner) => inner.parts(),
@@ -94,7 +94,7 @@ impl Node {
     }
 
     /// Takes one part away.
-    pub fn without(&mut self, mut part: usize) {
+    pub(crate) fn without(&mut self, mut part: usize) {
         match self {
             Self::Raw(_) => {}
             Self::Block(inner) => inner.without(part),
@@ -127,12 +127,12 @@ impl Node {
 }
 
 /// A scalar, as it is written.
-pub fn raw(text: impl ToString) -> Node {
+pub(crate) fn raw(text: impl ToString) -> Node {
     Node::Raw(text.to_string())
 }
 
 /// A mapping.
-pub fn map<const N: usize>(entries: [(&str, Node); N]) -> Node {
+pub(crate) fn map<const N: usize>(entries: [(&str, Node); N]) -> Node {
     Node::Map(
         entries
             .into_iter()

@@ -5,7 +5,7 @@ use super::{
     random::Random,
 };
 
-pub const NAMES: [&str; 6] = ["web", "db", "api", "cfg", "keys", "web-db"];
+pub(crate) const NAMES: [&str; 6] = ["web", "db", "api", "cfg", "keys", "web-db"];
 const LABELS: [(&str, &str); 5] = [
     ("app", "web"),
     ("app", "db"),
@@ -30,14 +30,14 @@ const VALUES: [&str; 22] = [
 
 /// What an object is known by.
 #[derive(Clone, Debug)]
-pub struct Known {
-    pub api_version: &'static str,
-    pub kind: &'static str,
-    pub name: String,
-    pub namespace: Option<String>,
+pub(crate) struct Known {
+    pub(crate) api_version: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) name: String,
+    pub(crate) namespace: Option<String>,
 }
 
-pub const KINDS: [(&str, &str); 27] = [
+pub(crate) const KINDS: [(&str, &str); 27] = [
     ("apps/v1", "Deployment"),
     ("apps/v1", "Deployment"),
     ("apps/v1", "StatefulSet"),
@@ -67,11 +67,11 @@ pub const KINDS: [(&str, &str); 27] = [
     ("apiregistration.k8s.io/v1", "APIService"),
 ];
 
-pub fn name(random: &mut Random) -> Node {
+pub(crate) fn name(random: &mut Random) -> Node {
     raw(*random.pick(&NAMES))
 }
 
-pub fn labels(random: &mut Random) -> Node {
+pub(crate) fn labels(random: &mut Random) -> Node {
     let mut found: Vec<(String, Node)> = Vec::new();
     for _ in 0..random.below(3) {
         let (key, value) = *random.pick(&LABELS);
@@ -82,12 +82,12 @@ pub fn labels(random: &mut Random) -> Node {
     Node::Map(found)
 }
 
-pub fn value(random: &mut Random) -> Node {
+pub(crate) fn value(random: &mut Random) -> Node {
     raw(*random.pick(&VALUES))
 }
 
 /// A random object.
-pub fn object(random: &mut Random) -> (Known, Node) {
+pub(crate) fn object(random: &mut Random) -> (Known, Node) {
     let (api_version, kind) = *random.pick(&KINDS);
     let known = Known {
         api_version,
@@ -306,7 +306,7 @@ fn pod(random: &mut Random) -> Node {
     Node::Map(spec)
 }
 
-pub fn container(random: &mut Random, index: usize) -> Node {
+pub(crate) fn container(random: &mut Random, index: usize) -> Node {
     let mut container = vec![
         ("name".to_owned(), raw(["main", "side", "init"][index])),
         ("image".to_owned(), raw(*random.pick(&IMAGES))),

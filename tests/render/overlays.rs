@@ -8,13 +8,13 @@ use super::{
 
 /// The files of a repository; `overlay` is what is rendered.
 #[derive(Clone, Debug)]
-pub struct Overlay {
-    pub files: Vec<(String, Vec<Node>)>,
+pub(crate) struct Overlay {
+    pub(crate) files: Vec<(String, Vec<Node>)>,
 }
 
 impl Overlay {
     /// The overlay of a seed.
-    pub fn random(seed: u64) -> Self {
+    pub(crate) fn random(seed: u64) -> Self {
         let mut generator = Generator {
             random: Random::new(seed),
             files: Vec::new(),
@@ -27,7 +27,7 @@ impl Overlay {
     }
 
     /// The files' texts.
-    pub fn texts(&self) -> Vec<(String, String)> {
+    pub(crate) fn texts(&self) -> Vec<(String, String)> {
         self.files
             .iter()
             .map(|(path, documents)| {
@@ -38,7 +38,7 @@ impl Overlay {
     }
 
     /// The smallest overlay below this one for which `holds` holds.
-    pub fn shrunk(mut self, mut holds: impl FnMut(&Self) -> bool) -> Self {
+    pub(crate) fn shrunk(mut self, mut holds: impl FnMut(&Self) -> bool) -> Self {
         loop {
             let smaller = self.smaller().find(|smaller| holds(smaller));
             match smaller {
@@ -54,7 +54,7 @@ impl Overlay {
             smaller.files.remove(index);
             smaller
         });
-        let parts = self.files.iter().enumerate().flat_map(|(file, (_, documents))| {
+        let parts = self.files.iter().enumerate().flat_map(move |(file, (_, documents))| {
             documents.iter().enumerate().flat_map(move |(document, node)| {
                 (0..node.parts()).map(move |part| {
                     let mut smaller = self.clone();
