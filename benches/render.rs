@@ -28,7 +28,7 @@ use trustweave::{
 };
 use trustweave_testbed::binaries::{self, Binaries};
 
-/// Each application has a Deployment, a Service, a ServiceAccount and a generated ConfigMap.
+/// Each application has a Deployment, a Service, a `ServiceAccount` and a generated `ConfigMap`.
 const APPLICATIONS: usize = 50;
 
 fn main() -> anyhow::Result<()> {
@@ -52,7 +52,11 @@ fn main() -> anyhow::Result<()> {
     let path = RepoPath::parse("overlay")?;
 
     let rendered = render(&tree, &path);
-    ensure!(rendered.diagnostics.is_empty(), "{:?}", rendered.diagnostics);
+    ensure!(
+        rendered.diagnostics.is_empty(),
+        "{:?}",
+        rendered.diagnostics
+    );
     let (theirs, _) = real.build(&directory).map_err(anyhow::Error::msg)?;
     ensure!(
         rendered.manifests.len() == theirs.len(),

@@ -27,7 +27,9 @@ pub enum Scalar {
 /// A plain scalar, carried if its meaning alone would lose its text.
 pub fn plain(written: &str) -> Scalar {
     match resolve(written) {
-        Scalar::Value(value) if is_timestamp(written) || !(value.is_null() || text(&value) == written) => {
+        Scalar::Value(value)
+            if is_timestamp(written) || !(value.is_null() || text(&value) == written) =>
+        {
             Scalar::Value(format!("{PLAIN}{written}").into())
         }
         scalar => scalar,
@@ -71,9 +73,9 @@ pub fn string(value: &Value) -> Option<&str> {
 
 /// Whether it is a string that stands in quotes, needed or not.
 pub fn is_quoted(value: &Value) -> bool {
-    value
-        .as_str()
-        .is_some_and(|text| text.starts_with(QUOTED) || (!text.starts_with(PLAIN) && needs_quotes(text)))
+    value.as_str().is_some_and(|text| {
+        text.starts_with(QUOTED) || (!text.starts_with(PLAIN) && needs_quotes(text))
+    })
 }
 
 /// A scalar that is to get a text, and with it a meaning.
@@ -95,7 +97,9 @@ pub fn set_text(value: &mut Value, text: &str) -> Result<(), String> {
             let fits = !is_timestamp(text)
                 && match &old {
                     Value::Number(number) => {
-                        meaning.is_i64() || meaning.is_u64() || (number.is_f64() && meaning.is_f64())
+                        meaning.is_i64()
+                            || meaning.is_u64()
+                            || (number.is_f64() && meaning.is_f64())
                     }
                     Value::Bool(_) => meaning.is_boolean(),
                     Value::Null => meaning.is_null(),
@@ -105,11 +109,14 @@ pub fn set_text(value: &mut Value, text: &str) -> Result<(), String> {
         }
         Scalar::NotFinite => (literal(text), false),
     };
-    *value = match () {
-        () if is_untyped || fits => new,
-        () if is_quoted => quoted(text),
-        () if is_string => literal(text),
-        () => return Err(format!("`{text}` is no value for what is `{old}`")),
+    *value = if is_untyped || fits {
+        new
+    } else if is_quoted {
+        quoted(text)
+    } else if is_string {
+        literal(text)
+    } else {
+        return Err(format!("`{text}` is no value for what is `{old}`"));
     };
     Ok(())
 }
@@ -125,7 +132,9 @@ pub fn settle(value: &mut Value) {
                     (None, Scalar::NotFinite) => written.into(),
                 }
             }
-            None if carried.starts_with(QUOTED) => drop(carried.remove(0)),
+            None if carried.starts_with(QUOTED) => {
+                carried.remove(0);
+            }
             None => {}
         },
         Value::Array(items) => items.iter_mut().for_each(settle),
@@ -223,7 +232,6 @@ fn float(text: &str) -> Option<Value> {
     Number::from_f64(parsed).map(Value::Number)
 }
 
-
 /// A date or time in one of the notations that go-yaml knows, as kustomize prints it (RFC 3339).
 fn timestamp(written: &str) -> Option<String> {
     let year = written.get(..4).filter(|year| all_digits(year))?;
@@ -268,8 +276,14 @@ fn timestamp(written: &str) -> Option<String> {
         ('T' | 't', zone) if is_offset(zone) => zone,
         _ => return None,
     };
-    let zone = if matches!(zone, "+00:00" | "-00:00") { "Z" } else { zone };
-    Some(format!("{date}T{hour:02}:{minute:02}:{second:02}{fraction}{zone}"))
+    let zone = if matches!(zone, "+00:00" | "-00:00") {
+        "Z"
+    } else {
+        zone
+    };
+    Some(format!(
+        "{date}T{hour:02}:{minute:02}:{second:02}{fraction}{zone}"
+    ))
 }
 
 fn all_digits(text: &str) -> bool {
@@ -278,7 +292,11 @@ fn all_digits(text: &str) -> bool {
 
 /// Takes a number of at most `width` digits off the front.
 fn number(rest: &mut &str, width: usize, range: std::ops::RangeInclusive<u32>) -> Option<u32> {
-    let end = rest.bytes().take(width).take_while(u8::is_ascii_digit).count();
+    let end = rest
+        .bytes()
+        .take(width)
+        .take_while(u8::is_ascii_digit)
+        .count();
     let (digits, after) = rest.split_at(end);
     *rest = after;
     digits.parse().ok().filter(|number| range.contains(number))
@@ -290,10 +308,15 @@ fn is_leap(year: u32) -> bool {
 
 /// `+hh:mm` or `-hh:mm`.
 fn is_offset(zone: &str) -> bool {
-    let Some((hours, minutes)) = zone.strip_prefix(['+', '-']).and_then(|rest| rest.split_once(':')) else {
+    let Some((hours, minutes)) = zone
+        .strip_prefix(['+', '-'])
+        .and_then(|rest| rest.split_once(':'))
+    else {
         return false;
     };
-    let fits = |text: &str, end: u32| text.len() == 2 && all_digits(text) && text.parse::<u32>().is_ok_and(|n| n < end);
+    let fits = |text: &str, end: u32| {
+        text.len() == 2 && all_digits(text) && text.parse::<u32>().is_ok_and(|n| n < end)
+    };
     fits(hours, 24) && fits(minutes, 60)
 }
 
@@ -327,7 +350,10 @@ mod tests {
         check("2001-01-01", json!("2001-01-01T00:00:00Z"));
         check("2001-02-30", json!("2001-02-30"));
         check("2001-1-2 3:4:5.60", json!("2001-01-02T03:04:05.6Z"));
-        check("2001-12-14t21:59:43.10-05:00", json!("2001-12-14T21:59:43.1-05:00"));
+        check(
+            "2001-12-14t21:59:43.10-05:00",
+            json!("2001-12-14T21:59:43.1-05:00"),
+        );
         check("2001-12-14T21:59:43+00:00", json!("2001-12-14T21:59:43Z"));
     }
 

@@ -441,7 +441,11 @@ impl<'a> Loader<'a> {
         if (tag.handle == "!" && tag.suffix.is_empty())
             || (tag.handle.is_empty() && tag.suffix == "!")
         {
-            return Ok(if self.carried { scalar::literal(text) } else { text.into() });
+            return Ok(if self.carried {
+                scalar::literal(text)
+            } else {
+                text.into()
+            });
         }
         if !tag.is_yaml_core_schema() {
             return Err(self.unknown_tag(tag, span));

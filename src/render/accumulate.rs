@@ -98,8 +98,16 @@ impl<'a> Renderer<'a> {
             }
         }
         for (field, kind, generators) in [
-            ("configMapGenerator", Kind::ConfigMap, &kustomization.config_map_generator),
-            ("secretGenerator", Kind::Secret, &kustomization.secret_generator),
+            (
+                "configMapGenerator",
+                Kind::ConfigMap,
+                &kustomization.config_map_generator,
+            ),
+            (
+                "secretGenerator",
+                Kind::Secret,
+                &kustomization.secret_generator,
+            ),
         ] {
             for (index, args) in generators.iter().flatten().enumerate() {
                 let at = document.position_of(&format!("/{field}/{index}"));
@@ -253,7 +261,8 @@ impl<'a> Renderer<'a> {
         };
         let general = kustomization.generator_options.clone().unwrap_or_default();
         let made = generator::generate(kind, args, &general, &origin, &mut |entry: &str| {
-            self.bytes_of(directory, entry, place).map_err(Failure::File)
+            self.bytes_of(directory, entry, place)
+                .map_err(Failure::File)
         });
         let made = made.map_err(|failure| match failure {
             Failure::File(diagnostic) => diagnostic,

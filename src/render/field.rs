@@ -134,7 +134,10 @@ impl<'a> Field<'a> {
 fn names(path: &str) -> Vec<Cow<'_, str>> {
     let mut names: Vec<Cow<'_, str>> = Vec::new();
     for part in path.strip_prefix('/').unwrap_or(path).split('/') {
-        match names.last_mut().map(|last| (last.strip_suffix('\\').map(str::to_owned), last)) {
+        match names
+            .last_mut()
+            .map(|last| (last.strip_suffix('\\').map(str::to_owned), last))
+        {
             Some((Some(begun), last)) => *last = format!("{begun}/{part}").into(),
             _ => names.push(part.into()),
         }
@@ -155,9 +158,7 @@ impl Visitor<'_> {
         };
         match value {
             Value::Null => Ok(()),
-            Value::Array(list) => list
-                .iter_mut()
-                .try_for_each(|item| self.visit(item, path)),
+            Value::Array(list) => list.iter_mut().try_for_each(|item| self.visit(item, path)),
             Value::Object(map) => {
                 let (name, is_list) = match name.strip_suffix("[]") {
                     Some(name) => (name, true),

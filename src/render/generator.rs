@@ -82,7 +82,8 @@ pub(super) fn generate<E: From<String>>(
     if kind == Kind::ConfigMap && args.secret_type.is_some() {
         return Err("a ConfigMap has no `type`".to_owned().into());
     }
-    let mut object = json!({"apiVersion": "v1", "kind": kind.name(), "metadata": {"name": args.name}});
+    let mut object =
+        json!({"apiVersion": "v1", "kind": kind.name(), "metadata": {"name": args.name}});
     if let Some(namespace) = args.namespace.as_deref().filter(|text| !text.is_empty()) {
         object["metadata"]["namespace"] = namespace.into();
     }
@@ -113,8 +114,7 @@ pub(super) fn generate<E: From<String>>(
         object["immutable"] = true.into();
     }
     let mut resource = Resource::new(object, origin.clone());
-    resource.needs_hash =
-        !(options.disable_name_suffix_hash || general.disable_name_suffix_hash);
+    resource.needs_hash = !(options.disable_name_suffix_hash || general.disable_name_suffix_hash);
     Ok(resource)
 }
 

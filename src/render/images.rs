@@ -57,7 +57,9 @@ impl<'a> Replacer<'a> {
             Value::Object(members) => members.iter_mut().try_for_each(|(name, value)| {
                 self.walk(value)?;
                 match value {
-                    Value::Array(items) if matches!(name.as_str(), "containers" | "initContainers") => {
+                    Value::Array(items)
+                        if matches!(name.as_str(), "containers" | "initContainers") =>
+                    {
                         items.iter_mut().try_for_each(|item| match item {
                             Value::Object(container) => container
                                 .get_mut("image")
@@ -89,7 +91,11 @@ impl<'a> Replacer<'a> {
         };
         let suffixed;
         match self.image {
-            Image { new_tag, digest: new, .. } if !new_tag.is_empty() || !new.is_empty() => {
+            Image {
+                new_tag,
+                digest: new,
+                ..
+            } if !new_tag.is_empty() || !new.is_empty() => {
                 (tag, digest) = (new_tag, new);
             }
             Image { tag_suffix, .. } if !tag_suffix.is_empty() => {

@@ -95,7 +95,13 @@ impl<'a> Labelling<'a> {
         let selectors = labels.include_selectors.then(selectors);
         let templates = labels.include_selectors || labels.include_templates;
         let known = selectors.into_iter().flatten().chain([METADATA]);
-        let known = known.chain(TEMPLATES.iter().copied().take(if templates { usize::MAX } else { 0 }));
+        let known =
+            known.chain(
+                TEMPLATES
+                    .iter()
+                    .copied()
+                    .take(if templates { usize::MAX } else { 0 }),
+            );
         fields.extend(own);
         for field in known {
             // Kustomize refuses one field in two variants.

@@ -54,7 +54,9 @@ impl<'a> Renderer<'a> {
         place: Place<'_>,
     ) -> Result<(RepoPath, &'a str), Diagnostic> {
         let path = self.file(directory, entry, place)?;
-        let text = self.text(&path).map_err(|error| missing(error, &path, place))?;
+        let text = self
+            .text(&path)
+            .map_err(|error| missing(error, &path, place))?;
         Ok((path, text))
     }
 

@@ -4,7 +4,7 @@
 //! not supported is an error, never ignored. One bad file never stops the rest; but what would be
 //! rendered differently from what was written is left out, see [`Rendered::diagnostics`].
 //!
-//! [`accumulate`] collects the objects of a kustomization, [`transform`] changes them in kustomize's
+//! `accumulate` collects the objects of a kustomization, `transform` changes them in kustomize's
 //! order, a module for each transformer; here is what comes last: hashes, references by name, order.
 //! `docs/kustomize.md` says what is supported, and where this is stricter than kustomize.
 
@@ -76,7 +76,13 @@ pub fn render(tree: &Tree, overlay: &RepoPath) -> Rendered {
     match renderer.kustomization_file(overlay) {
         Ok(Some(file)) => {
             if let Some(read) = renderer.read(&file, &mut layer) {
-                renderer.accumulate(overlay, &file, &read, &mut vec![overlay.clone()], &mut layer);
+                renderer.accumulate(
+                    overlay,
+                    &file,
+                    &read,
+                    &mut vec![overlay.clone()],
+                    &mut layer,
+                );
                 sort_options = read.0.sort_options;
             }
         }

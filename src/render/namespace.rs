@@ -41,7 +41,10 @@ pub(super) fn apply(resource: &mut Resource, namespace: &str) -> Result<(), Stri
     {
         // Other subjects follow their service account, see `references`.
         for subject in subjects.iter_mut().filter_map(Value::as_object_mut) {
-            if subject.get("name").is_some_and(|name| scalar::text(name) == "default") {
+            if subject
+                .get("name")
+                .is_some_and(|name| scalar::text(name) == "default")
+            {
                 subject.insert("namespace".to_owned(), namespace.into());
             }
         }

@@ -67,10 +67,19 @@ fn by_name(a: &Resource, b: &Resource) -> Ordering {
     };
     let gvk = |resource: &Resource| {
         let gvk = resource.gvk();
-        format!("{}_{}_{}", or(&gvk.group, "~G"), or(&gvk.version, "~V"), gvk.kind)
+        format!(
+            "{}_{}_{}",
+            or(&gvk.group, "~G"),
+            or(&gvk.version, "~V"),
+            gvk.kind
+        )
     };
     let name = |resource: &Resource| {
-        format!("{}|{}", or(resource.namespace(), "~X"), or(resource.name(), "~N"))
+        format!(
+            "{}|{}",
+            or(resource.namespace(), "~X"),
+            or(resource.name(), "~N")
+        )
     };
     gvk(a).cmp(&gvk(b)).then_with(|| name(a).cmp(&name(b)))
 }

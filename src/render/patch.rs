@@ -118,11 +118,8 @@ impl Patch {
             .transpose()?;
         if form == Form::Json6902 && !entry.target.as_ref().is_some_and(Target::has_name) {
             return Err(Unreadable {
-                diagnostic: failed(
-                    &at(""),
-                    "a JSON patch does not say which objects it is for",
-                )
-                .help("add `target` with `kind` and `name`"),
+                diagnostic: failed(&at(""), "a JSON patch does not say which objects it is for")
+                    .help("add `target` with `kind` and `name`"),
                 selector,
             });
         }
@@ -207,7 +204,8 @@ impl Patch {
             .collect();
         match matching[..] {
             [index] => {
-                let stringified = (self.form == Form::StrategicMerge).then(|| stringified(&patch.object));
+                let stringified =
+                    (self.form == Form::StrategicMerge).then(|| stringified(&patch.object));
                 let content = stringified.as_ref().unwrap_or(&patch.object);
                 let outcome = merge(&mut resources[index], content, &patch.origin, self.options);
                 if outcome.is_err() || resources[index].object.is_null() {
@@ -317,7 +315,9 @@ fn content(
         return Err(failed(&place, "the patch is empty"));
     };
     if first.value.is_array() {
-        if text.starts_with('[') && serde_json::from_str::<IgnoredAny>(text).is_err() {
+        // Kustomize trims what is inline.
+        let begun = if inline.is_some() { text.trim() } else { text };
+        if begun.starts_with('[') && serde_json::from_str::<IgnoredAny>(begun).is_err() {
             let message = "a JSON patch that begins with `[` is not JSON";
             return Err(failed(&origin(first.position), message)
                 .help("write each operation on a line that begins with `-`"));
@@ -353,11 +353,10 @@ fn content(
             settle_identity(&mut object);
             let missing = missing_identity(&object);
             if !missing.is_empty() && !(has_target && missing == "apiVersion") {
-                return Err(failed(
-                    &place,
-                    format!("a strategic merge patch lacks `{missing}`"),
-                )
-                .help("begin it as the object that it changes"));
+                return Err(
+                    failed(&place, format!("a strategic merge patch lacks `{missing}`"))
+                        .help("begin it as the object that it changes"),
+                );
             }
             Ok(Resource::new(object, place))
         })

@@ -19,7 +19,10 @@ pub(super) struct Named {
 impl Named {
     /// Every field that may name such an object, with its whole path.
     pub(super) fn fields(&self) -> Vec<(Field<'static>, String)> {
-        let own = self.fields.iter().map(|field| (*field, field.path.to_owned()));
+        let own = self
+            .fields
+            .iter()
+            .map(|field| (*field, field.path.to_owned()));
         let in_pods = self.pods.iter().flat_map(|pod| {
             self.in_pods
                 .iter()
@@ -143,7 +146,9 @@ pub(super) const NAMED: &[Named] = &[
                 Field::of("Node", "spec/configSource/configMap", false),
                 Field::of("Role", "rules/resourceNames", false),
                 Field::of("ClusterRole", "rules/resourceNames", false),
-                ingress(r"metadata/annotations/nginx.ingress.kubernetes.io\/fastcgi-params-configmap"),
+                ingress(
+                    r"metadata/annotations/nginx.ingress.kubernetes.io\/fastcgi-params-configmap",
+                ),
             ],
         )
     },
@@ -196,7 +201,12 @@ pub(super) const NAMED: &[Named] = &[
             ingress("spec/backend/serviceName"),
             ingress("spec/rules/http/paths/backend/service/name"),
             ingress("spec/defaultBackend/service/name"),
-            Field::in_group("apiregistration.k8s.io", "APIService", "spec/service/name", false),
+            Field::in_group(
+                "apiregistration.k8s.io",
+                "APIService",
+                "spec/service/name",
+                false,
+            ),
             Field::in_group(
                 WEBHOOKS,
                 "ValidatingWebhookConfiguration",
@@ -214,12 +224,7 @@ pub(super) const NAMED: &[Named] = &[
     Named {
         in_pods: &["priorityClassName"],
         pods: PODS,
-        ..named(
-            Some("scheduling.k8s.io"),
-            Some("v1"),
-            "PriorityClass",
-            &[],
-        )
+        ..named(Some("scheduling.k8s.io"), Some("v1"), "PriorityClass", &[])
     },
     named(
         None,

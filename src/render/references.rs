@@ -51,9 +51,7 @@ pub(super) fn update(resources: &mut [Resource]) -> Outcome {
                 let visited = field.visit_all(&mut object, Leaf::Existing, &mut |value| {
                     let (hit, dangling) = search.follow(value)?;
                     changed |= hit;
-                    outcome
-                        .dangling
-                        .extend(dangling.map(|name| (index, name)));
+                    outcome.dangling.extend(dangling.map(|name| (index, name)));
                     Ok(())
                 });
                 result = result.and(visited);
@@ -72,7 +70,11 @@ pub(super) fn update(resources: &mut [Resource]) -> Outcome {
 fn by_former_names(resources: &[Resource]) -> HashMap<String, Vec<usize>> {
     let mut found: HashMap<String, Vec<usize>> = HashMap::new();
     for (index, resource) in resources.iter().enumerate() {
-        let names: BTreeSet<&str> = resource.previous.iter().map(|id| id.name.as_str()).collect();
+        let names: BTreeSet<&str> = resource
+            .previous
+            .iter()
+            .map(|id| id.name.as_str())
+            .collect();
         for name in names {
             found.entry(name.to_owned()).or_default().push(index);
         }
@@ -105,6 +107,15 @@ struct Search<'a> {
     is_role: bool,
 }
 
+/// What a reference is made of.
+#[derive(Clone, Copy)]
+enum Parts<'p> {
+    /// A name alone.
+    Name,
+    /// A mapping with a name, and a namespace if one is written.
+    Mapping(Option<&'p str>),
+}
+
 /// Whether something changed, and the name of what was not found.
 type Followed = (bool, Option<String>);
 
@@ -132,7 +143,7 @@ impl Search<'_> {
 
     fn follow_name(&self, value: &mut Value) -> Result<Followed, String> {
         let name = scalar::text(value).into_owned();
-        let Some(target) = self.target(&name, None)? else {
+        let Some(target) = self.target(&name, Parts::Name)? else {
             return Ok((false, Some(name)));
         };
         let changed = target.name() != name;
@@ -143,11 +154,16 @@ impl Search<'_> {
     }
 
     fn follow_mapping(&self, value: &mut Value) -> Result<Followed, String> {
-        let Some(name) = value.get("name").map(|name| scalar::text(name).into_owned()) else {
+        let Some(name) = value
+            .get("name")
+            .map(|name| scalar::text(name).into_owned())
+        else {
             return Err("a reference lacks `name`".to_owned());
         };
-        let namespace = value.get("namespace").map(|text| scalar::text(text).into_owned());
-        let Some(target) = self.target(&name, Some(namespace.as_deref()))? else {
+        let namespace = value
+            .get("namespace")
+            .map(|text| scalar::text(text).into_owned());
+        let Some(target) = self.target(&name, Parts::Mapping(namespace.as_deref()))? else {
             return Ok((false, Some(name)));
         };
         if target.name() == name && target.namespace().is_empty() {
@@ -160,22 +176,17 @@ impl Search<'_> {
         Ok((true, None))
     }
 
-    /// The object that a reference means. `namespace` is given for references that have one, or
-    /// could have.
-    fn target(
-        &self,
-        name: &str,
-        namespace: Option<Option<&str>>,
-    ) -> Result<Option<&Resource>, String> {
+    /// The object that a reference means.
+    fn target(&self, name: &str, parts: Parts<'_>) -> Result<Option<&Resource>, String> {
         let indexes = self.renamed.get(name).map_or(&[][..], Vec::as_slice);
         let reachable: Vec<&Resource> = indexes
             .iter()
             .map(|index| &self.resources[*index])
             .filter(|candidate| self.reaches(candidate))
             .collect();
-        let mut candidates: Vec<&Resource> = match namespace.flatten() {
-            None => reachable,
-            Some(namespace) => self.of_namespace(namespace, reachable),
+        let mut candidates: Vec<&Resource> = match parts {
+            Parts::Mapping(Some(namespace)) => self.of_namespace(namespace, reachable),
+            _ => reachable,
         };
         candidates.retain(|candidate| {
             self.was_named_kind(candidate) && self.fits_role(candidate) && self.is_near(candidate)
@@ -191,7 +202,7 @@ impl Search<'_> {
         };
         let same = |other: &&Resource| {
             other.name() == first.name()
-                && (namespace.is_none() || other.namespace() == first.namespace())
+                && (matches!(parts, Parts::Name) || other.namespace() == first.namespace())
         };
         if others.iter().all(same) {
             Ok(Some(first))
@@ -230,8 +241,14 @@ impl Search<'_> {
     fn was_named_kind(&self, candidate: &Resource) -> bool {
         let gvk = candidate.gvk();
         self.named.group.is_none_or(|group| group == gvk.group)
-            && self.named.version.is_none_or(|version| version == gvk.version)
-            && candidate.previous.iter().any(|id| id.kind == self.named.kind)
+            && self
+                .named
+                .version
+                .is_none_or(|version| version == gvk.version)
+            && candidate
+                .previous
+                .iter()
+                .any(|id| id.kind == self.named.kind)
     }
 
     /// A `roleRef` says which kind it means.

@@ -85,7 +85,8 @@ pub(super) struct Failure {
 impl Replacement {
     /// What is wrong with the entry itself, which stands in a kustomization or in a file.
     pub(super) fn mistake(&self, in_file: bool) -> Option<&'static str> {
-        let inline = self.source.is_some() || self.source_value.is_some() || !self.targets.is_empty();
+        let inline =
+            self.source.is_some() || self.source_value.is_some() || !self.targets.is_empty();
         match (&self.path, &self.source, &self.source_value) {
             (Some(_), ..) if inline => Some("it has both `path` and a replacement of its own"),
             (Some(_), ..) if in_file => Some("it is in a file, and names another one"),
@@ -314,16 +315,19 @@ impl Selection {
         };
         Ok(Self {
             select: compile(&target.select)?,
-            reject: target.reject.iter().map(compile).collect::<Result<_, _>>()?,
+            reject: target
+                .reject
+                .iter()
+                .map(compile)
+                .collect::<Result<_, _>>()?,
         })
     }
 
     fn holds(&self, resource: &Resource) -> bool {
         let gvk = resource.gvk();
         let is = |selector: &Selector| {
-            written_identities(resource).any(|identity| {
-                selector.matches_identity(&gvk.group, &gvk.version, &identity)
-            })
+            written_identities(resource)
+                .any(|identity| selector.matches_identity(&gvk.group, &gvk.version, &identity))
         };
         self.select.matches_metadata(resource)
             && is(&self.select)

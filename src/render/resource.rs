@@ -179,8 +179,7 @@ impl Resource {
 
     /// The present identity, then the former ones.
     pub(super) fn identities(&self) -> impl Iterator<Item = Cow<'_, Identity>> {
-        std::iter::once(Cow::Owned(self.current()))
-            .chain(self.previous.iter().map(Cow::Borrowed))
+        std::iter::once(Cow::Owned(self.current())).chain(self.previous.iter().map(Cow::Borrowed))
     }
 
     /// Renames the object, and remembers its former identity.
@@ -190,7 +189,12 @@ impl Resource {
     }
 
     /// Puts back what a patch may not change.
-    pub(super) fn restore(&mut self, kind: Option<&String>, name: Option<&String>, namespace: &str) {
+    pub(super) fn restore(
+        &mut self,
+        kind: Option<&String>,
+        name: Option<&String>,
+        namespace: &str,
+    ) {
         let Value::Object(object) = &mut self.object else {
             return;
         };
@@ -234,7 +238,12 @@ impl Resource {
 
 /// Takes the texts of the identity as they are, quoted or not.
 pub(super) fn settle_identity(object: &mut Value) {
-    for pointer in ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace"] {
+    for pointer in [
+        "/apiVersion",
+        "/kind",
+        "/metadata/name",
+        "/metadata/namespace",
+    ] {
         if let Some(value) = object.pointer_mut(pointer)
             && scalar::string(value).is_some()
         {

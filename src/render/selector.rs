@@ -115,7 +115,13 @@ impl Selector {
 
     /// Whether it says anything about identities.
     pub(super) fn has_identity(&self) -> bool {
-        let parts = [&self.group, &self.version, &self.kind, &self.name, &self.namespace];
+        let parts = [
+            &self.group,
+            &self.version,
+            &self.kind,
+            &self.name,
+            &self.namespace,
+        ];
         parts.into_iter().any(Option::is_some)
     }
 

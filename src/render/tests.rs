@@ -244,7 +244,7 @@ fn an_object_is_never_rendered_without_its_patch() {
     );
 }
 
-/// A base whose ConfigMap is generated, and a Pod that names it.
+/// A Pod that names a `ConfigMap`.
 const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: a, envFrom: [{configMapRef: {name: g}}]}]}\n";
 
 #[test]

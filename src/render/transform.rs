@@ -34,12 +34,21 @@ impl<'a> Renderer<'a> {
             .flatten()
             .map(|text| strategic_merge(text))
             .collect();
-        self.patches(directory, file, (Form::StrategicMerge, &entries), document, layer);
+        self.patches(
+            directory,
+            file,
+            (Form::StrategicMerge, &entries),
+            document,
+            layer,
+        );
         let entries = kustomization.patches.as_deref().unwrap_or_default();
         self.patches(directory, file, (Form::Patches, entries), document, layer);
         self.names(kustomization, layer);
         self.metadata(file, read, layer);
-        let entries = kustomization.patches_json6902.as_deref().unwrap_or_default();
+        let entries = kustomization
+            .patches_json6902
+            .as_deref()
+            .unwrap_or_default();
         self.patches(directory, file, (Form::Json6902, entries), document, layer);
         self.replicas(file, read, layer);
         self.images(file, read, layer);
@@ -50,8 +59,9 @@ impl<'a> Renderer<'a> {
         {
             let at = document.key_position_of("/sortOptions/legacySortOptions");
             let message = "`legacySortOptions` are for `order: legacy`";
-            self.diagnostics
-                .push(refuse((file, at), Code::InvalidValue, message).help("remove one of the two"));
+            self.diagnostics.push(
+                refuse((file, at), Code::InvalidValue, message).help("remove one of the two"),
+            );
         }
     }
 
@@ -232,7 +242,11 @@ impl<'a> Renderer<'a> {
         place: Place<'_>,
     ) -> Result<Vec<(Replacement, (Option<RepoPath>, Position))>, Diagnostic> {
         let mistaken = |entry: &Replacement, in_file, place| match entry.mistake(in_file) {
-            Some(mistake) => Err(refuse(place, Code::InvalidValue, format!("a replacement: {mistake}"))),
+            Some(mistake) => Err(refuse(
+                place,
+                Code::InvalidValue,
+                format!("a replacement: {mistake}"),
+            )),
             None => Ok(()),
         };
         mistaken(entry, false, place)?;
