@@ -5,6 +5,15 @@
 //! `TRUSTWEAVE_RENDER_OVERLAYS` (how many, 2,000 by default) and `TRUSTWEAVE_RENDER_SEED` (the first
 //! one's seed, 1 by default) ask for other random overlays.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step of a test is a failed test"
+)]
+#![expect(
+    clippy::print_stderr,
+    reason = "a slow first build must be seen to progress"
+)]
+
 #[path = "render/kustomize.rs"]
 mod kustomize;
 #[path = "render/node.rs"]
@@ -15,15 +24,6 @@ mod objects;
 mod overlays;
 #[path = "render/random.rs"]
 mod random;
-
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failed step of a test is a failed test"
-)]
-#![expect(
-    clippy::print_stderr,
-    reason = "a slow first build must be seen to progress"
-)]
 
 use std::{
     collections::BTreeSet,
@@ -208,11 +208,17 @@ fn the_corpus_renders_as_with_kustomize() {
     let mut kustomize = start();
     let differences: Vec<String> = corpus
         .iter()
-        .filter_map(|(name, text)| Some(format!("{name}: {}", compare(&mut kustomize, text).err()?)))
+        .filter_map(|(name, text)| {
+            Some(format!("{name}: {}", compare(&mut kustomize, text).err()?))
+        })
         .collect();
     assert!(differences.is_empty(), "{}", differences.join("\n\n"));
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test has no arguments for whoever asks for more overlays"
+)]
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }

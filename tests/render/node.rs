@@ -18,7 +18,12 @@ pub(crate) enum Node {
 impl Node {
     /// A list of scalars.
     pub(crate) fn texts<T: ToString>(texts: impl IntoIterator<Item = T>) -> Self {
-        Self::List(texts.into_iter().map(|text| raw(text.to_string())).collect())
+        Self::List(
+            texts
+                .into_iter()
+                .map(|text| raw(text.to_string()))
+                .collect(),
+        )
     }
 
     /// The document's text.

@@ -23,8 +23,27 @@ const IMAGES: [&str; 7] = [
     "busybox:1.36",
 ];
 const VALUES: [&str; 22] = [
-    "x", "\"x\"", "'1'", "1", "2", "true", "\"true\"", "yes", "0644", "1.10", "1e3", "2001-01-01",
-    "\"2001-01-01\"", "a b", "'a:b'", "http://x:80/y", "null", "~", "\"\"", "0x1F", "1_000",
+    "x",
+    "\"x\"",
+    "'1'",
+    "1",
+    "2",
+    "true",
+    "\"true\"",
+    "yes",
+    "0644",
+    "1.10",
+    "1e3",
+    "2001-01-01",
+    "\"2001-01-01\"",
+    "a b",
+    "'a:b'",
+    "http://x:80/y",
+    "null",
+    "~",
+    "\"\"",
+    "0x1F",
+    "1_000",
     "2001-12-14T21:59:43.10-05:00",
 ];
 
@@ -62,7 +81,10 @@ pub(crate) const KINDS: [(&str, &str); 27] = [
     ("v1", "PersistentVolume"),
     ("storage.k8s.io/v1", "StorageClass"),
     ("v1", "Namespace"),
-    ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration"),
+    (
+        "admissionregistration.k8s.io/v1",
+        "ValidatingWebhookConfiguration",
+    ),
     ("spire.spiffe.io/v1alpha1", "ClusterSPIFFEID"),
     ("apiregistration.k8s.io/v1", "APIService"),
 ];
@@ -93,7 +115,9 @@ pub(crate) fn object(random: &mut Random) -> (Known, Node) {
         api_version,
         kind,
         name: (*random.pick(&NAMES)).to_owned(),
-        namespace: random.chance(20).then(|| (*random.pick(&["one", "two", "default"])).to_owned()),
+        namespace: random
+            .chance(20)
+            .then(|| (*random.pick(&["one", "two", "default"])).to_owned()),
     };
     let node = of_kind(random, &known);
     (known, node)
@@ -103,7 +127,11 @@ fn of_kind(random: &mut Random, known: &Known) -> Node {
     let quoted = random.chance(10);
     let mut metadata = vec![(
         "name".to_owned(),
-        raw(if quoted { format!("\"{}\"", known.name) } else { known.name.clone() }),
+        raw(if quoted {
+            format!("\"{}\"", known.name)
+        } else {
+            known.name.clone()
+        }),
     )];
     if let Some(namespace) = &known.namespace {
         metadata.push(("namespace".to_owned(), raw(namespace)));
@@ -114,10 +142,16 @@ fn of_kind(random: &mut Random, known: &Known) -> Node {
     if random.chance(25) {
         let mut annotations = vec![("note".to_owned(), value(random))];
         if known.kind == "Ingress" {
-            annotations.push(("nginx.ingress.kubernetes.io/auth-secret".to_owned(), name(random)));
+            annotations.push((
+                "nginx.ingress.kubernetes.io/auth-secret".to_owned(),
+                name(random),
+            ));
         }
         if random.chance(10) {
-            annotations.push(("config.kubernetes.io/local-config".to_owned(), raw("\"true\"")));
+            annotations.push((
+                "config.kubernetes.io/local-config".to_owned(),
+                raw("\"true\""),
+            ));
         }
         metadata.push(("annotations".to_owned(), Node::Map(annotations)));
     }
@@ -173,11 +207,20 @@ fn body(random: &mut Random, kind: &str) -> Node {
             Node::List(vec![map([
                 ("apiGroups", Node::texts(["\"\""])),
                 ("resources", Node::texts(["secrets"])),
-                ("resourceNames", Node::List(vec![name(random), name(random)])),
+                (
+                    "resourceNames",
+                    Node::List(vec![name(random), name(random)]),
+                ),
                 ("verbs", Node::texts(["get"])),
             ])]),
         )]),
         "RoleBinding" | "ClusterRoleBinding" => binding(random, kind),
+        _ => other_body(random, kind),
+    }
+}
+
+fn other_body(random: &mut Random, kind: &str) -> Node {
+    match kind {
         "Ingress" => ingress(random),
         "NetworkPolicy" => map([(
             "spec",
@@ -187,7 +230,10 @@ fn body(random: &mut Random, kind: &str) -> Node {
                     "ingress",
                     Node::List(vec![map([(
                         "from",
-                        Node::List(vec![map([("podSelector", map([("matchLabels", labels(random))]))])]),
+                        Node::List(vec![map([(
+                            "podSelector",
+                            map([("matchLabels", labels(random))]),
+                        )])]),
                     )])]),
                 ),
             ]),
@@ -212,10 +258,16 @@ fn body(random: &mut Random, kind: &str) -> Node {
         )]),
         "PersistentVolumeClaim" => map([(
             "spec",
-            map([("storageClassName", name(random)), ("volumeName", name(random))]),
+            map([
+                ("storageClassName", name(random)),
+                ("volumeName", name(random)),
+            ]),
         )]),
         "PersistentVolume" => map([("spec", map([("storageClassName", name(random))]))]),
-        "StorageClass" => map([("provisioner", raw("x/y")), ("parameters", map([("secretName", name(random))]))]),
+        "StorageClass" => map([
+            ("provisioner", raw("x/y")),
+            ("parameters", map([("secretName", name(random))])),
+        ]),
         "ValidatingWebhookConfiguration" => map([(
             "webhooks",
             Node::List(vec![map([
@@ -224,7 +276,10 @@ fn body(random: &mut Random, kind: &str) -> Node {
                     "clientConfig",
                     map([(
                         "service",
-                        map([("name", name(random)), ("namespace", raw(*random.pick(&["default", "one"])))]),
+                        map([
+                            ("name", name(random)),
+                            ("namespace", raw(*random.pick(&["default", "one"]))),
+                        ]),
                     )]),
                 ),
             ])]),
@@ -232,7 +287,10 @@ fn body(random: &mut Random, kind: &str) -> Node {
         "ClusterSPIFFEID" => map([(
             "spec",
             map([
-                ("spiffeIDTemplate", raw("\"spiffe://a.test/{{ .PodMeta.Name }}\"")),
+                (
+                    "spiffeIDTemplate",
+                    raw("\"spiffe://a.test/{{ .PodMeta.Name }}\""),
+                ),
                 ("className", value(random)),
                 ("federatesWith", Node::texts(["b.test", "c.test"])),
                 ("podSelector", map([("matchLabels", labels(random))])),
@@ -240,7 +298,13 @@ fn body(random: &mut Random, kind: &str) -> Node {
         )]),
         "APIService" => map([(
             "spec",
-            map([("service", map([("name", name(random)), ("namespace", raw("one"))])), ("version", raw("v1"))]),
+            map([
+                (
+                    "service",
+                    map([("name", name(random)), ("namespace", raw("one"))]),
+                ),
+                ("version", raw("v1")),
+            ]),
         )]),
         _ => Node::Map(Vec::new()),
     }
@@ -249,10 +313,16 @@ fn body(random: &mut Random, kind: &str) -> Node {
 fn workload(random: &mut Random, kind: &str) -> Node {
     let mut spec = Vec::new();
     if random.chance(50) && !matches!(kind, "DaemonSet" | "Job") {
-        spec.push(("replicas".to_owned(), raw(*random.pick(&["1", "3", "\"2\""]))));
+        spec.push((
+            "replicas".to_owned(),
+            raw(*random.pick(&["1", "3", "\"2\""])),
+        ));
     }
     if kind != "Job" || random.chance(20) {
-        spec.push(("selector".to_owned(), map([("matchLabels", labels(random))])));
+        spec.push((
+            "selector".to_owned(),
+            map([("matchLabels", labels(random))]),
+        ));
     }
     if kind == "StatefulSet" {
         spec.push(("serviceName".to_owned(), name(random)));
@@ -266,7 +336,10 @@ fn workload(random: &mut Random, kind: &str) -> Node {
     }
     let mut template = vec![("spec".to_owned(), pod(random))];
     if random.chance(60) {
-        template.insert(0, ("metadata".to_owned(), map([("labels", labels(random))])));
+        template.insert(
+            0,
+            ("metadata".to_owned(), map([("labels", labels(random))])),
+        );
     }
     spec.push(("template".to_owned(), Node::Map(template)));
     Node::Map(spec)
@@ -278,7 +351,10 @@ fn pod(random: &mut Random) -> Node {
     let containers = (0..count).map(|index| container(random, index)).collect();
     spec.push(("containers".to_owned(), Node::List(containers)));
     if random.chance(20) {
-        spec.push(("initContainers".to_owned(), Node::List(vec![container(random, 2)])));
+        spec.push((
+            "initContainers".to_owned(),
+            Node::List(vec![container(random, 2)]),
+        ));
     }
     if random.chance(30) {
         spec.push(("serviceAccountName".to_owned(), name(random)));
@@ -287,7 +363,10 @@ fn pod(random: &mut Random) -> Node {
         spec.push(("priorityClassName".to_owned(), name(random)));
     }
     if random.chance(20) {
-        spec.push(("imagePullSecrets".to_owned(), Node::List(vec![map([("name", name(random))])])));
+        spec.push((
+            "imagePullSecrets".to_owned(),
+            Node::List(vec![map([("name", name(random))])]),
+        ));
     }
     if random.chance(50) {
         let count = 1 + random.below(2);
@@ -301,7 +380,10 @@ fn pod(random: &mut Random) -> Node {
             ("whenUnsatisfiable", raw("DoNotSchedule")),
             ("labelSelector", map([("matchLabels", labels(random))])),
         ]);
-        spec.push(("topologySpreadConstraints".to_owned(), Node::List(vec![spread])));
+        spec.push((
+            "topologySpreadConstraints".to_owned(),
+            Node::List(vec![spread]),
+        ));
     }
     Node::Map(spec)
 }
@@ -360,7 +442,10 @@ fn volume(random: &mut Random, index: usize) -> Node {
     match random.below(4) {
         0 => map([key, ("configMap", map([("name", name(random))]))]),
         1 => map([key, ("secret", map([("secretName", name(random))]))]),
-        2 => map([key, ("persistentVolumeClaim", map([("claimName", name(random))]))]),
+        2 => map([
+            key,
+            ("persistentVolumeClaim", map([("claimName", name(random))])),
+        ]),
         _ => {
             let source = *random.pick(&["configMap", "secret"]);
             let sources = Node::List(vec![map([(source, map([("name", name(random))]))])]);
@@ -370,16 +455,27 @@ fn volume(random: &mut Random, index: usize) -> Node {
 }
 
 fn binding(random: &mut Random, kind: &str) -> Node {
-    let role = if kind == "RoleBinding" && random.chance(50) { "Role" } else { "ClusterRole" };
+    let role = if kind == "RoleBinding" && random.chance(50) {
+        "Role"
+    } else {
+        "ClusterRole"
+    };
     let mut subjects = Vec::new();
     for _ in 0..=random.below(2) {
-        let account = if random.chance(20) { raw("default") } else { name(random) };
+        let account = if random.chance(20) {
+            raw("default")
+        } else {
+            name(random)
+        };
         let mut subject = vec![
             ("kind".to_owned(), raw("ServiceAccount")),
             ("name".to_owned(), account),
         ];
         if random.chance(60) {
-            subject.push(("namespace".to_owned(), raw(*random.pick(&["default", "one", "two"]))));
+            subject.push((
+                "namespace".to_owned(),
+                raw(*random.pick(&["default", "one", "two"])),
+            ));
         }
         subjects.push(Node::Map(subject));
     }
@@ -397,8 +493,15 @@ fn binding(random: &mut Random, kind: &str) -> Node {
 }
 
 fn ingress(random: &mut Random) -> Node {
-    let backend = map([("service", map([("name", name(random)), ("port", map([("number", raw(80))]))]))]);
-    let path = map([("path", raw("/")), ("pathType", raw("Prefix")), ("backend", backend)]);
+    let backend = map([(
+        "service",
+        map([("name", name(random)), ("port", map([("number", raw(80))]))]),
+    )]);
+    let path = map([
+        ("path", raw("/")),
+        ("pathType", raw("Prefix")),
+        ("backend", backend),
+    ]);
     let rule = map([
         ("host", raw("a.test")),
         ("http", map([("paths", Node::List(vec![path]))])),

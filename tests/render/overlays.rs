@@ -54,15 +54,22 @@ impl Overlay {
             smaller.files.remove(index);
             smaller
         });
-        let parts = self.files.iter().enumerate().flat_map(move |(file, (_, documents))| {
-            documents.iter().enumerate().flat_map(move |(document, node)| {
-                (0..node.parts()).map(move |part| {
-                    let mut smaller = self.clone();
-                    smaller.files[file].1[document].without(part);
-                    smaller
-                })
-            })
-        });
+        let parts = self
+            .files
+            .iter()
+            .enumerate()
+            .flat_map(move |(file, (_, documents))| {
+                documents
+                    .iter()
+                    .enumerate()
+                    .flat_map(move |(document, node)| {
+                        (0..node.parts()).map(move |part| {
+                            let mut smaller = self.clone();
+                            smaller.files[file].1[document].without(part);
+                            smaller
+                        })
+                    })
+            });
         files.chain(parts)
     }
 }
@@ -77,22 +84,35 @@ type Fields = Vec<(String, Node)>;
 
 impl Generator {
     /// Writes a kustomization with all that it names; gives the objects that it yields.
-    fn directory(&mut self, path: &str, depth: usize, below: &[Known], component: bool) -> Vec<Known> {
+    fn directory(
+        &mut self,
+        path: &str,
+        depth: usize,
+        below: &[Known],
+        component: bool,
+    ) -> Vec<Known> {
         let mut known = below.to_vec();
         let mut fields: Fields = Vec::new();
         if component {
-            fields.push(("apiVersion".to_owned(), raw("kustomize.config.k8s.io/v1alpha1")));
+            fields.push((
+                "apiVersion".to_owned(),
+                raw("kustomize.config.k8s.io/v1alpha1"),
+            ));
             fields.push(("kind".to_owned(), raw("Component")));
         }
         let mut resources = Vec::new();
-        let count = if depth == 0 { self.random.below(4) } else { 1 + self.random.below(4) };
+        let count = if depth == 0 {
+            self.random.below(4)
+        } else {
+            1 + self.random.below(4)
+        };
         for index in 0..count {
             let documents: Vec<Node> = (0..=self.random.below(2))
                 .filter_map(|_| {
                     let (one, node) = objects::object(&mut self.random);
-                    let clash = known.iter().any(|other| {
-                        other.kind == one.kind && other.name == one.name
-                    });
+                    let clash = known
+                        .iter()
+                        .any(|other| other.kind == one.kind && other.name == one.name);
                     if clash && !self.random.chance(2) {
                         return None;
                     }
@@ -101,11 +121,18 @@ impl Generator {
                 })
                 .collect();
             if !documents.is_empty() {
-                self.files.push((format!("{path}/r{index}.yaml"), documents));
+                self.files
+                    .push((format!("{path}/r{index}.yaml"), documents));
                 resources.push(raw(format!("r{index}.yaml")));
             }
         }
-        let bases = if depth == 0 { 1 + self.random.below(2) } else if depth == 1 && self.random.chance(30) { 1 } else { 0 };
+        let bases = if depth == 0 {
+            1 + self.random.below(2)
+        } else if depth == 1 && self.random.chance(30) {
+            1
+        } else {
+            0
+        };
         for _ in 0..bases {
             self.directories += 1;
             let base = format!("base{}", self.directories);
@@ -121,7 +148,10 @@ impl Generator {
             self.directories += 1;
             let directory = format!("component{}", self.directories);
             known = self.directory(&directory, 2, &known, true);
-            fields.push(("components".to_owned(), Node::texts([format!("../{directory}")])));
+            fields.push((
+                "components".to_owned(),
+                Node::texts([format!("../{directory}")]),
+            ));
         }
         self.names(&mut fields);
         self.metadata(&mut fields);
@@ -130,19 +160,32 @@ impl Generator {
             self.patches(path, &mut fields, &known);
             self.replacements(&mut fields, &known);
         }
-        if fields.iter().all(|(name, _)| matches!(name.as_str(), "apiVersion" | "kind")) {
+        if fields
+            .iter()
+            .all(|(name, _)| matches!(name.as_str(), "apiVersion" | "kind"))
+        {
             fields.push(("namePrefix".to_owned(), raw("only-")));
         }
-        self.files.push((format!("{path}/kustomization.yaml"), vec![Node::Map(fields)]));
+        self.files.push((
+            format!("{path}/kustomization.yaml"),
+            vec![Node::Map(fields)],
+        ));
         known
     }
 
     fn generators(&mut self, path: &str, fields: &mut Fields, known: &mut Vec<Known>) {
-        for (field, kind) in [("configMapGenerator", "ConfigMap"), ("secretGenerator", "Secret")] {
+        for (field, kind) in [
+            ("configMapGenerator", "ConfigMap"),
+            ("secretGenerator", "Secret"),
+        ] {
             if !self.random.chance(25) {
                 continue;
             }
-            let same: Vec<Known> = known.iter().filter(|one| one.kind == kind).cloned().collect();
+            let same: Vec<Known> = known
+                .iter()
+                .filter(|one| one.kind == kind)
+                .cloned()
+                .collect();
             let (name, behavior) = if !same.is_empty() && self.random.chance(60) {
                 let one = self.random.pick(&same).clone();
                 if one.namespace.is_some() && self.random.chance(80) {
@@ -159,18 +202,28 @@ impl Generator {
                 entry.push(("namespace".to_owned(), raw("one")));
             }
             if self.random.chance(70) {
-                let literals = [*self.random.pick(&["a=1", "a='x y'", "a=<&>", "a=\"q\""]), *self.random.pick(&["b=é", "b=", "b=x=y"])];
+                let literals = [
+                    *self.random.pick(&["a=1", "a='x y'", "a=<&>", "a=\"q\""]),
+                    *self.random.pick(&["b=é", "b=", "b=x=y"]),
+                ];
                 entry.push(("literals".to_owned(), Node::texts(literals.map(quoted))));
             }
             if self.random.chance(40) {
                 self.files.push((format!("{path}/{kind}.txt"), vec![raw(*self.random.pick(&[
                     "hello", "a\nb\tc", "a long text that fills more than one line of base64, so that it is broken into several",
                 ]))]));
-                let source = if self.random.chance(50) { format!("{kind}.txt") } else { format!("key={kind}.txt") };
+                let source = if self.random.chance(50) {
+                    format!("{kind}.txt")
+                } else {
+                    format!("key={kind}.txt")
+                };
                 entry.push(("files".to_owned(), Node::texts([source])));
             }
             if self.random.chance(30) {
-                self.files.push((format!("{path}/{kind}.env"), vec![raw("# a comment\nE1=one\n  E2=two words \nE3")]));
+                self.files.push((
+                    format!("{path}/{kind}.env"),
+                    vec![raw("# a comment\nE1=one\n  E2=two words \nE3")],
+                ));
                 entry.push(("envs".to_owned(), Node::texts([format!("{kind}.env")])));
             }
             if kind == "Secret" && self.random.chance(30) {
@@ -215,18 +268,32 @@ impl Generator {
 
     fn names(&mut self, fields: &mut Fields) {
         if self.random.chance(25) {
-            fields.push(("namespace".to_owned(), raw(*self.random.pick(&["one", "three"]))));
+            fields.push((
+                "namespace".to_owned(),
+                raw(*self.random.pick(&["one", "three"])),
+            ));
         }
         if self.random.chance(30) {
-            fields.push(("namePrefix".to_owned(), raw(*self.random.pick(&["p-", "q-"]))));
+            fields.push((
+                "namePrefix".to_owned(),
+                raw(*self.random.pick(&["p-", "q-"])),
+            ));
         }
         if self.random.chance(20) {
-            fields.push(("nameSuffix".to_owned(), raw(*self.random.pick(&["-v1", "-x"]))));
+            fields.push((
+                "nameSuffix".to_owned(),
+                raw(*self.random.pick(&["-v1", "-x"])),
+            ));
         }
     }
 
     fn metadata(&mut self, fields: &mut Fields) {
-        let pairs = |random: &mut Random| map([(*random.pick(&["team", "app"]), raw(*random.pick(&["red", "\"1\"", "'true'"])))]);
+        let pairs = |random: &mut Random| {
+            map([(
+                *random.pick(&["team", "app"]),
+                raw(*random.pick(&["red", "\"1\"", "'true'"])),
+            )])
+        };
         if self.random.chance(25) {
             let mut entry = vec![("pairs".to_owned(), pairs(&mut self.random))];
             if self.random.chance(30) {
@@ -237,8 +304,20 @@ impl Generator {
             }
             if self.random.chance(20) {
                 let field = map([
-                    ("path", raw(*self.random.pick(&["spec/selector", "spec/podSelector/matchLabels", "metadata/annotations"]))),
-                    ("kind", raw(*self.random.pick(&["Service", "ClusterSPIFFEID", "ConfigMap"]))),
+                    (
+                        "path",
+                        raw(*self.random.pick(&[
+                            "spec/selector",
+                            "spec/podSelector/matchLabels",
+                            "metadata/annotations",
+                        ])),
+                    ),
+                    (
+                        "kind",
+                        raw(*self
+                            .random
+                            .pick(&["Service", "ClusterSPIFFEID", "ConfigMap"])),
+                    ),
                     ("create", raw(*self.random.pick(&["true", "false"]))),
                 ]);
                 entry.push(("fields".to_owned(), Node::List(vec![field])));
@@ -255,7 +334,12 @@ impl Generator {
 
     fn workloads(&mut self, fields: &mut Fields, known: &[Known]) {
         if self.random.chance(25) {
-            let mut entry = vec![("name".to_owned(), raw(*self.random.pick(&["nginx", "busybox", "registry.local:5000/nginx"])))];
+            let mut entry = vec![(
+                "name".to_owned(),
+                raw(*self
+                    .random
+                    .pick(&["nginx", "busybox", "registry.local:5000/nginx"])),
+            )];
             for (field, values) in [
                 ("newName", ["mirror.test/nginx", "other"]),
                 ("newTag", ["\"1.30\"", "v2"]),
@@ -273,7 +357,11 @@ impl Generator {
             .filter(|one| matches!(one.kind, "Deployment" | "StatefulSet" | "ReplicaSet"))
             .collect();
         if !scaled.is_empty() && self.random.chance(20) {
-            let name = if self.random.chance(90) { self.random.pick(&scaled).name.clone() } else { "nobody".to_owned() };
+            let name = if self.random.chance(90) {
+                self.random.pick(&scaled).name.clone()
+            } else {
+                "nobody".to_owned()
+            };
             let entry = map([("name", raw(name)), ("count", raw(self.random.below(5)))]);
             fields.push(("replicas".to_owned(), Node::List(vec![entry])));
         }
@@ -284,7 +372,11 @@ impl Generator {
         for index in 0..self.random.below(3) {
             let one = self.random.pick(known).clone();
             let is_json = self.random.chance(40);
-            let patch = if is_json { self.json_patch(&one) } else { self.strategic_patch(&one) };
+            let patch = if is_json {
+                self.json_patch(&one)
+            } else {
+                self.strategic_patch(&one)
+            };
             let mut entry = Vec::new();
             if is_json || self.random.chance(40) {
                 let target = self.target(&one);
@@ -297,7 +389,8 @@ impl Generator {
             if self.random.chance(50) {
                 entry.push(("patch".to_owned(), Node::Block(Box::new(patch))));
             } else {
-                self.files.push((format!("{path}/p{index}.yaml"), vec![patch]));
+                self.files
+                    .push((format!("{path}/p{index}.yaml"), vec![patch]));
                 entry.push(("path".to_owned(), raw(format!("p{index}.yaml"))));
             }
             patches.push(Node::Map(entry));
@@ -313,18 +406,39 @@ impl Generator {
         if self.random.chance(6) {
             let one = self.random.pick(known).clone();
             let patch = Node::Block(Box::new(self.json_patch(&one)));
-            let target = map([("version", raw("v1")), ("kind", raw(one.kind)), ("name", raw(&one.name))]);
-            fields.push(("patchesJson6902".to_owned(), Node::List(vec![map([("target", target), ("patch", patch)])])));
+            let target = map([
+                ("version", raw("v1")),
+                ("kind", raw(one.kind)),
+                ("name", raw(&one.name)),
+            ]);
+            fields.push((
+                "patchesJson6902".to_owned(),
+                Node::List(vec![map([("target", target), ("patch", patch)])]),
+            ));
         }
     }
 
     fn target(&mut self, one: &Known) -> Node {
         match self.random.below(6) {
             0 => map([("kind", raw(one.kind))]),
-            1 => map([("kind", raw(one.kind)), ("name", raw(format!("{}.*", one.name)))]),
-            2 => map([("name", raw(".*b.*")), ("kind", raw("\"Deployment|Service\""))]),
-            3 => map([("labelSelector", raw(*self.random.pick(&["app=web", "\"app in (web, db)\"", "\"!tier\"", "rank=7"])))]),
-            4 => map([("kind", raw(one.kind)), ("namespace", raw(*self.random.pick(&["one", "default"])))]),
+            1 => map([
+                ("kind", raw(one.kind)),
+                ("name", raw(format!("{}.*", one.name))),
+            ]),
+            2 => map([
+                ("name", raw(".*b.*")),
+                ("kind", raw("\"Deployment|Service\"")),
+            ]),
+            3 => map([(
+                "labelSelector",
+                raw(*self
+                    .random
+                    .pick(&["app=web", "\"app in (web, db)\"", "\"!tier\"", "rank=7"])),
+            )]),
+            4 => map([
+                ("kind", raw(one.kind)),
+                ("namespace", raw(*self.random.pick(&["one", "default"]))),
+            ]),
             _ => map([("group", raw("apps")), ("version", raw("v1"))]),
         }
     }
@@ -337,15 +451,41 @@ impl Generator {
         for _ in 0..=self.random.below(2) {
             operations.push(match self.random.below(9) {
                 0 => operation("add", "/metadata/labels", map([("json", raw("patched"))])),
-                1 => operation("add", "/metadata/annotations", map([("json", raw("\"1\""))])),
-                2 => operation("replace", "/metadata/name", raw(*self.random.pick(&["renamed", "web"]))),
-                3 => operation("add", "/spec/extra", raw(*self.random.pick(&["1", "0.5", "text", "\"2\"", "null", "[1, a]"]))),
+                1 => operation(
+                    "add",
+                    "/metadata/annotations",
+                    map([("json", raw("\"1\""))]),
+                ),
+                2 => operation(
+                    "replace",
+                    "/metadata/name",
+                    raw(*self.random.pick(&["renamed", "web"])),
+                ),
+                3 => operation(
+                    "add",
+                    "/spec/extra",
+                    raw(*self
+                        .random
+                        .pick(&["1", "0.5", "text", "\"2\"", "null", "[1, a]"])),
+                ),
                 4 if one.kind == "ConfigMap" => operation("replace", "/data/a", raw("\"3\"")),
-                4 => operation("replace", "/spec/template/spec/containers/0/image", raw("patched:1")),
+                4 => operation(
+                    "replace",
+                    "/spec/template/spec/containers/0/image",
+                    raw("patched:1"),
+                ),
                 5 => map([("op", raw("remove")), ("path", raw("/metadata/labels"))]),
                 6 => operation("test", "/kind", raw(one.kind)),
-                7 => map([("op", raw("copy")), ("from", raw("/metadata/name")), ("path", raw("/spec/copied"))]),
-                _ => operation("add", "/spec/template/spec/containers/-", objects::container(&mut self.random, 1)),
+                7 => map([
+                    ("op", raw("copy")),
+                    ("from", raw("/metadata/name")),
+                    ("path", raw("/spec/copied")),
+                ]),
+                _ => operation(
+                    "add",
+                    "/spec/template/spec/containers/-",
+                    objects::container(&mut self.random, 1),
+                ),
             });
         }
         Node::List(operations)
@@ -357,7 +497,11 @@ impl Generator {
             metadata.push(("namespace".to_owned(), raw(namespace)));
         }
         if self.random.chance(30) {
-            let value = if self.random.chance(30) { raw("null") } else { raw("patched") };
+            let value = if self.random.chance(30) {
+                raw("null")
+            } else {
+                raw("patched")
+            };
             metadata.push(("labels".to_owned(), map([("app", value)])));
         }
         if self.random.chance(20) {
@@ -373,18 +517,61 @@ impl Generator {
             patch.push(("$patch".to_owned(), raw("delete")));
             return Node::Map(patch);
         }
-        let pod = |containers: Vec<Node>| map([("spec", map([("template", map([("spec", map([("containers", Node::List(containers))]))]))]))]);
+        let pod = |containers: Vec<Node>| {
+            map([(
+                "spec",
+                map([(
+                    "template",
+                    map([("spec", map([("containers", Node::List(containers))]))]),
+                )]),
+            )])
+        };
         let body = match one.kind {
-            "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job" => match self.random.below(5) {
-                0 => pod(vec![objects::container(&mut self.random, 0)]),
-                1 => pod(vec![objects::container(&mut self.random, 1), objects::container(&mut self.random, 0)]),
-                2 => pod(vec![map([("name", raw("main")), ("$patch", raw("delete"))])]),
-                3 => map([("spec", map([("replicas", raw(*self.random.pick(&["5", "null", "\"4\""])))]))]),
-                _ => map([("spec", map([("template", map([("spec", map([("serviceAccountName", objects::name(&mut self.random))]))]))]))]),
-            },
-            "ConfigMap" => map([("data", map([("a", objects::value(&mut self.random)), ("c", raw("added"))]))]),
-            "Service" => map([("spec", map([("ports", Node::List(vec![map([("port", raw(80)), ("name", raw("web"))])]))]))]),
-            "ClusterSPIFFEID" => map([("spec", map([("federatesWith", Node::texts(["d.test"])), ("className", objects::value(&mut self.random))]))]),
+            "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job" => {
+                match self.random.below(5) {
+                    0 => pod(vec![objects::container(&mut self.random, 0)]),
+                    1 => pod(vec![
+                        objects::container(&mut self.random, 1),
+                        objects::container(&mut self.random, 0),
+                    ]),
+                    2 => pod(vec![map([
+                        ("name", raw("main")),
+                        ("$patch", raw("delete")),
+                    ])]),
+                    3 => map([(
+                        "spec",
+                        map([("replicas", raw(*self.random.pick(&["5", "null", "\"4\""])))]),
+                    )]),
+                    _ => map([(
+                        "spec",
+                        map([(
+                            "template",
+                            map([(
+                                "spec",
+                                map([("serviceAccountName", objects::name(&mut self.random))]),
+                            )]),
+                        )]),
+                    )]),
+                }
+            }
+            "ConfigMap" => map([(
+                "data",
+                map([("a", objects::value(&mut self.random)), ("c", raw("added"))]),
+            )]),
+            "Service" => map([(
+                "spec",
+                map([(
+                    "ports",
+                    Node::List(vec![map([("port", raw(80)), ("name", raw("web"))])]),
+                )]),
+            )]),
+            "ClusterSPIFFEID" => map([(
+                "spec",
+                map([
+                    ("federatesWith", Node::texts(["d.test"])),
+                    ("className", objects::value(&mut self.random)),
+                ]),
+            )]),
             _ => Node::Map(Vec::new()),
         };
         if let Node::Map(body) = body {
@@ -408,7 +595,9 @@ impl Generator {
                 "spec.replicas",
                 "metadata.labels.app",
             ]),
-            _ => *self.random.pick(&["metadata.name", "metadata.annotations.note", "kind"]),
+            _ => *self
+                .random
+                .pick(&["metadata.name", "metadata.annotations.note", "kind"]),
         };
         let mut from = vec![
             ("kind".to_owned(), raw(source.kind)),
@@ -417,7 +606,10 @@ impl Generator {
         ];
         if self.random.chance(20) {
             let index = self.random.below(2);
-            from.push(("options".to_owned(), map([("delimiter", raw("':'")), ("index", raw(index))])));
+            from.push((
+                "options".to_owned(),
+                map([("delimiter", raw("':'")), ("index", raw(index))]),
+            ));
         }
         let path = match target.kind {
             "Deployment" | "StatefulSet" | "DaemonSet" => *self.random.pick(&[
@@ -428,8 +620,16 @@ impl Generator {
                 "spec.template.metadata.labels.app",
             ]),
             "ConfigMap" => *self.random.pick(&["data.a", "data.new"]),
-            "ClusterSPIFFEID" => *self.random.pick(&["spec.className", "spec.federatesWith.0", "spec.federatesWith.[=b.test]"]),
-            _ => *self.random.pick(&["metadata.annotations.note", "metadata.labels.app", "metadata.annotations.[a.b/c]"]),
+            "ClusterSPIFFEID" => *self.random.pick(&[
+                "spec.className",
+                "spec.federatesWith.0",
+                "spec.federatesWith.[=b.test]",
+            ]),
+            _ => *self.random.pick(&[
+                "metadata.annotations.note",
+                "metadata.labels.app",
+                "metadata.annotations.[a.b/c]",
+            ]),
         };
         let mut to = vec![
             (
@@ -440,10 +640,16 @@ impl Generator {
                     map([("kind", raw(target.kind))])
                 },
             ),
-            ("fieldPaths".to_owned(), Node::List(vec![raw(format!("'{path}'"))])),
+            (
+                "fieldPaths".to_owned(),
+                Node::List(vec![raw(format!("'{path}'"))]),
+            ),
         ];
         if self.random.chance(15) {
-            to.push(("reject".to_owned(), Node::List(vec![map([("name", raw(*self.random.pick(&NAMES)))])])));
+            to.push((
+                "reject".to_owned(),
+                Node::List(vec![map([("name", raw(*self.random.pick(&NAMES)))])]),
+            ));
         }
         let mut options = Vec::new();
         if self.random.chance(50) {
@@ -451,7 +657,10 @@ impl Generator {
         }
         if self.random.chance(20) {
             options.push(("delimiter".to_owned(), raw("':'")));
-            options.push(("index".to_owned(), raw(*self.random.pick(&["0", "1", "5", "-1"]))));
+            options.push((
+                "index".to_owned(),
+                raw(*self.random.pick(&["0", "1", "5", "-1"])),
+            ));
         }
         if !options.is_empty() {
             to.push(("options".to_owned(), Node::Map(options)));
@@ -462,7 +671,10 @@ impl Generator {
         } else {
             entry.push(("source".to_owned(), Node::Map(from)));
         }
-        fields.push(("replacements".to_owned(), Node::List(vec![Node::Map(entry)])));
+        fields.push((
+            "replacements".to_owned(),
+            Node::List(vec![Node::Map(entry)]),
+        ));
     }
 }
 
