@@ -7,7 +7,6 @@
 
 #[path = "../tests/render/kustomize.rs"]
 #[expect(
-    dead_code,
     clippy::unwrap_used,
     reason = "shared with the tests, for which a failed step is a failure"
 )]

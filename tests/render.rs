@@ -40,7 +40,6 @@ use trustweave::{
         declarations::Declarations,
         diagnostic::{Code, Diagnostic},
         repository::{Entry, RepoPath, Tree, overlay_directory},
-        yaml,
     },
     render::{Rendered, render},
 };

@@ -19,6 +19,7 @@ impl Overlay {
             random: Random::new(seed),
             files: Vec::new(),
             directories: 0,
+            taken: Vec::new(),
         };
         generator.directory("overlay", 0, &[], false);
         Self {
@@ -78,6 +79,8 @@ struct Generator {
     random: Random,
     files: Vec<(String, Vec<Node>)>,
     directories: usize,
+    /// Kinds and names that are in use somewhere.
+    taken: Vec<(&'static str, String)>,
 }
 
 type Fields = Vec<(String, Node)>;
@@ -110,12 +113,10 @@ impl Generator {
             let documents: Vec<Node> = (0..=self.random.below(2))
                 .filter_map(|_| {
                     let (one, node) = objects::object(&mut self.random);
-                    let clash = known
-                        .iter()
-                        .any(|other| other.kind == one.kind && other.name == one.name);
-                    if clash && !self.random.chance(2) {
+                    if self.is_taken(one.kind, &one.name) && !self.random.chance(2) {
                         return None;
                     }
+                    self.taken.push((one.kind, one.name.clone()));
                     known.push(one);
                     Some(node)
                 })
@@ -188,12 +189,17 @@ impl Generator {
                 .collect();
             let (name, behavior) = if !same.is_empty() && self.random.chance(60) {
                 let one = self.random.pick(&same).clone();
-                if one.namespace.is_some() && self.random.chance(80) {
+                if one.namespace.is_some() && self.random.chance(95) {
                     continue;
                 }
                 (one.name, Some(*self.random.pick(&["merge", "replace"])))
             } else {
-                ((*self.random.pick(&NAMES)).to_owned(), None)
+                let name = *self.random.pick(&NAMES);
+                if self.is_taken(kind, name) && self.random.chance(90) {
+                    continue;
+                }
+                self.taken.push((kind, name.to_owned()));
+                (name.to_owned(), None)
             };
             let mut entry = vec![("name".to_owned(), raw(&name))];
             if let Some(behavior) = behavior {
@@ -247,6 +253,11 @@ impl Generator {
             let options = self.options();
             fields.push(("generatorOptions".to_owned(), options));
         }
+    }
+
+    fn is_taken(&self, kind: &str, name: &str) -> bool {
+        let mut taken = self.taken.iter();
+        taken.any(|(other, known)| *other == kind && known == name)
     }
 
     fn options(&mut self) -> Node {
@@ -379,7 +390,12 @@ impl Generator {
             };
             let mut entry = Vec::new();
             if is_json || self.random.chance(40) {
-                let target = self.target(&one);
+                // What a JSON patch changes must be there.
+                let target = if is_json && self.random.chance(80) {
+                    map([("kind", raw(one.kind)), ("name", raw(&one.name))])
+                } else {
+                    self.target(&one)
+                };
                 entry.push(("target".to_owned(), target));
                 if !is_json && self.random.chance(20) {
                     let option = *self.random.pick(&["allowNameChange", "allowKindChange"]);
@@ -447,6 +463,10 @@ impl Generator {
         let operation = |op: &str, path: &str, value: Node| {
             map([("op", raw(op)), ("path", raw(path)), ("value", value)])
         };
+        let workload = matches!(
+            one.kind,
+            "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job"
+        );
         let mut operations = Vec::new();
         for _ in 0..=self.random.below(2) {
             operations.push(match self.random.below(9) {
@@ -463,29 +483,32 @@ impl Generator {
                 ),
                 3 => operation(
                     "add",
-                    "/spec/extra",
+                    "/extra",
                     raw(*self
                         .random
                         .pick(&["1", "0.5", "text", "\"2\"", "null", "[1, a]"])),
                 ),
                 4 if one.kind == "ConfigMap" => operation("replace", "/data/a", raw("\"3\"")),
-                4 => operation(
+                4 if workload => operation(
                     "replace",
                     "/spec/template/spec/containers/0/image",
                     raw("patched:1"),
                 ),
-                5 => map([("op", raw("remove")), ("path", raw("/metadata/labels"))]),
+                5 if self.random.chance(15) => {
+                    map([("op", raw("remove")), ("path", raw("/metadata/labels"))])
+                }
                 6 => operation("test", "/kind", raw(one.kind)),
                 7 => map([
                     ("op", raw("copy")),
                     ("from", raw("/metadata/name")),
-                    ("path", raw("/spec/copied")),
+                    ("path", raw("/copied")),
                 ]),
-                _ => operation(
+                8 if workload => operation(
                     "add",
                     "/spec/template/spec/containers/-",
                     objects::container(&mut self.random, 1),
                 ),
+                _ => operation("add", "/metadata/labels", map([("app", raw("json"))])),
             });
         }
         Node::List(operations)
@@ -605,7 +628,7 @@ impl Generator {
             ("fieldPath".to_owned(), raw(path)),
         ];
         if self.random.chance(20) {
-            let index = self.random.below(2);
+            let index = usize::from(self.random.chance(10));
             from.push((
                 "options".to_owned(),
                 map([("delimiter", raw("':'")), ("index", raw(index))]),
@@ -652,7 +675,7 @@ impl Generator {
             ));
         }
         let mut options = Vec::new();
-        if self.random.chance(50) {
+        if self.random.chance(85) {
             options.push(("create".to_owned(), raw("true")));
         }
         if self.random.chance(20) {
