@@ -140,6 +140,9 @@ fn finish(
         renderer.left_out(&resource, Code::InvalidReference, &reason);
     }
     layer.resources.retain(|resource| !is_local(resource));
+    layer.each(renderer, |resource| {
+        without_value(resource).map_or(Ok(()), Err)
+    });
     order::sort(&mut layer.resources, sort_options);
     layer.resources.into_iter().filter_map(finished).collect()
 }
@@ -154,6 +157,16 @@ fn append_hash(resource: &mut Resource) -> Result<(), String> {
     let name = format!("{}-{hash}", resource.name());
     resource.rename(&name);
     Ok(())
+}
+
+/// What is wrong with an annotation without a value: to kustomize it is a text, but which one depends
+/// on how nothing is written.
+fn without_value(resource: &Resource) -> Option<String> {
+    let annotations = resource.object["metadata"]["annotations"].as_object()?;
+    let (name, _) = annotations.iter().find(|(_, value)| value.is_null())?;
+    Some(format!(
+        "the annotation `{name}` has no value: write `\"\"`"
+    ))
 }
 
 fn is_local(resource: &Resource) -> bool {
@@ -172,11 +185,7 @@ fn finished(mut resource: Resource) -> Option<Manifest> {
         let is_empty = annotations.as_ref().is_some_and(|map| map.is_empty());
         for value in annotations.into_iter().flat_map(|map| map.values_mut()) {
             if scalar::string(value).is_none() {
-                *value = if value.is_null() {
-                    "".into()
-                } else {
-                    scalar::literal(&scalar::text(value))
-                };
+                *value = scalar::literal(&scalar::text(value));
             }
         }
         if is_empty {

@@ -108,6 +108,16 @@ pub(crate) fn value(random: &mut Random) -> Node {
     raw(*random.pick(&VALUES))
 }
 
+/// A scalar that is not null: what annotations without a value mean depends on how they are written.
+pub(crate) fn some_value(random: &mut Random) -> Node {
+    loop {
+        let found = *random.pick(&VALUES);
+        if !matches!(found, "null" | "~") {
+            return raw(found);
+        }
+    }
+}
+
 /// A random object.
 pub(crate) fn object(random: &mut Random) -> (Known, Node) {
     let (api_version, kind) = *random.pick(&KINDS);
@@ -140,7 +150,7 @@ fn of_kind(random: &mut Random, known: &Known) -> Node {
         metadata.push(("labels".to_owned(), labels(random)));
     }
     if random.chance(25) {
-        let mut annotations = vec![("note".to_owned(), value(random))];
+        let mut annotations = vec![("note".to_owned(), some_value(random))];
         if known.kind == "Ingress" {
             annotations.push((
                 "nginx.ingress.kubernetes.io/auth-secret".to_owned(),

@@ -528,7 +528,7 @@ impl Generator {
             metadata.push(("labels".to_owned(), map([("app", value)])));
         }
         if self.random.chance(20) {
-            let value = objects::value(&mut self.random);
+            let value = objects::some_value(&mut self.random);
             metadata.push(("annotations".to_owned(), map([("note", value)])));
         }
         let mut patch = vec![
