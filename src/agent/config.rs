@@ -7,12 +7,15 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::model::{
-    declaration::API_VERSION,
-    diagnostic::{Code, Diagnostic},
-    repository::RepoPath,
-    trust_domain::{ClusterName, TrustDomain},
-    yaml,
+use crate::{
+    model::{
+        declaration::API_VERSION,
+        diagnostic::{Code, Diagnostic},
+        repository::RepoPath,
+        trust_domain::{ClusterName, TrustDomain},
+        yaml,
+    },
+    reconcile::settings::Applying,
 };
 
 /// The `kind` of the document.
@@ -47,6 +50,9 @@ pub struct Config {
     /// The pods by which probes see whether SPIRE holds a peer's bundle: the agent's own.
     #[serde(default)]
     pub probe: Probe,
+    /// How the overlay's objects are applied.
+    #[serde(default)]
+    pub applying: Applying,
     /// The SPIFFE Workload API, to read back what a workload holds.
     #[serde(default)]
     pub workload_api: Option<WorkloadApi>,
@@ -257,6 +263,11 @@ pub fn parse(name: &str, text: &str) -> Result<Config, Diagnostic> {
         return Err(Diagnostic::error(Code::InvalidValue, &path, message)
             .at(document.position_of("/kubernetes/syncServiceAccount")));
     }
+    if !(1..=100).contains(&config.applying.prune_percent) {
+        let message = "`prunePercent` is a share in percent, 1 to 100";
+        return Err(Diagnostic::error(Code::InvalidValue, &path, message)
+            .at(document.position_of("/applying/prunePercent")));
+    }
     let both = match config.signing.as_ref().map(|s| (&s.key_file, &s.secret)) {
         Some((None, None)) => Some("`signing` names no key: set `keyFile` or `secret`"),
         Some((Some(_), Some(_))) => {
@@ -297,6 +308,18 @@ mod tests {
         let nobody = with("kubernetes: {syncServiceAccount: ''}").unwrap_err();
         assert!(nobody.contains("config.yaml:6:34"), "{nobody}");
         assert!(nobody.contains("names nobody"), "{nobody}");
+    }
+
+    #[test]
+    fn how_objects_are_applied_has_defaults_and_bounds() {
+        let applying = with("applying: {driftGraceSeconds: 0}").unwrap().applying;
+        assert_eq!(
+            (applying.drift_grace_seconds, applying.prune_percent),
+            (0, 30)
+        );
+        for wrong in ["{prunePercent: 0}", "{prunePercent: 101}", "{grace: 1}"] {
+            assert!(with(&format!("applying: {wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

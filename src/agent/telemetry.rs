@@ -89,6 +89,12 @@ pub struct Metrics {
     pub sync_duration: Histogram,
     /// Writes to the cluster, by result; reports are not counted.
     pub writes: Family<WriteLabels, Counter>,
+    /// Writes that put back what somebody had changed in the cluster.
+    pub drift_corrections: Counter,
+    /// Objects that somebody changes again and again.
+    pub contested_objects: Gauge,
+    /// Objects of the overlay that have failed, by the rules of kstatus.
+    pub failed_objects: Gauge,
     /// Commits published.
     pub publications: Counter,
     /// The serial published last.
@@ -135,6 +141,21 @@ impl Default for Metrics {
             sync_duration.clone(),
         );
         let writes = registered(&mut registry, "writes", "Writes to the cluster");
+        let drift_corrections = registered(
+            &mut registry,
+            "drift_corrections",
+            "Writes that put back what somebody had changed in the cluster",
+        );
+        let contested_objects = registered(
+            &mut registry,
+            "contested_objects",
+            "Objects that somebody changes again and again",
+        );
+        let failed_objects = registered(
+            &mut registry,
+            "failed_objects",
+            "Objects of the overlay that have failed",
+        );
         let publications = registered(&mut registry, "publications", "Bundles committed");
         let published_serial = registered(
             &mut registry,
@@ -199,6 +220,9 @@ impl Default for Metrics {
             passes,
             sync_duration,
             writes,
+            drift_corrections,
+            contested_objects,
+            failed_objects,
             publications,
             published_serial,
             peer_phase,

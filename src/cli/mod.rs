@@ -9,12 +9,16 @@ mod bundle;
 mod check;
 mod completions;
 mod diff;
+mod git_sync;
 mod init;
 mod output;
 mod render;
 mod repository;
+mod resume;
 mod schema;
 mod status;
+mod suspend;
+mod sync;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -47,6 +51,9 @@ enum Verb {
     Render(render::Arguments),
     Diff(diff::Arguments),
     Status(status::Arguments),
+    Sync(sync::Arguments),
+    Suspend(suspend::Arguments),
+    Resume(resume::Arguments),
     Bundle(bundle::Arguments),
     Agent(agent::Arguments),
     Completions(completions::Arguments),
@@ -88,6 +95,9 @@ pub fn main() -> ExitCode {
         Verb::Render(arguments) => arguments.run(),
         Verb::Diff(arguments) => arguments.run(),
         Verb::Status(arguments) => arguments.run(),
+        Verb::Sync(arguments) => arguments.run(),
+        Verb::Suspend(arguments) => arguments.run(),
+        Verb::Resume(arguments) => arguments.run(),
         Verb::Bundle(arguments) => arguments.run(),
         Verb::Agent(arguments) => arguments.run(),
         Verb::Completions(arguments) => arguments.run(),

@@ -32,6 +32,7 @@ use crate::{
         topology::Edge,
         trust_domain::TrustDomain,
     },
+    plan::policy::is_left_alone,
     reconcile::desired::publication_on_main,
 };
 
@@ -74,7 +75,8 @@ impl Live {
                 continue;
             }
             named.proven |= Probe::read(Some(object)) == Probe::Ready;
-            if is_member(object) {
+            // What people asked to leave alone is for them to change.
+            if is_member(object) && !is_left_alone(object) {
                 named.ours.push(reference.to_string());
             } else {
                 named.others.push(reference.to_string());

@@ -1,8 +1,11 @@
 //! Git → cluster: a pass that renders, decides about peers, plans, applies and reports.
 
+mod applying;
 mod deliver;
 mod facts;
 mod overlay;
+mod pruning;
+mod request;
 mod revision;
 mod server;
 
@@ -19,7 +22,7 @@ use self::{
     facts::{Live, foreign, undeclared},
     revision::Chosen,
 };
-use super::{desired, report};
+use super::{desired, overlay::Overlay, report, settings::Applying};
 use crate::{
     cluster::{
         self, Cluster, Conflicts, Mode, Watched, inventory,
@@ -43,7 +46,7 @@ use crate::{
         repository::{Revision, Tree, trust_domain_path},
         trust_domain::{ClusterName, TrustDomain},
     },
-    plan::settled::Settled,
+    plan::{fight::Fights, settled::Settled},
     spire::endpoint::{self, Endpoint},
 };
 
@@ -108,6 +111,12 @@ pub struct Outcome {
     pub diagnostics: Vec<Diagnostic>,
     /// How many registrations are applied without a peer that they want.
     pub held_back: BTreeMap<TrustDomain, usize>,
+    /// How many of the writes put back what somebody had changed.
+    pub corrections: usize,
+    /// How many objects somebody changes again and again.
+    pub contested: usize,
+    /// How many of the overlay's objects have failed, by the rules of kstatus.
+    pub failed_objects: u64,
     /// When the next pass is to be made, even if nothing changes.
     pub wake: Option<Timestamp>,
     /// The endpoints that the agent should look at itself.
@@ -152,9 +161,11 @@ pub struct Sync<R, C> {
     /// The same cluster, with the rights that users granted: the overlay's objects, nothing else.
     overlays: Arc<C>,
     identity: Identity,
+    applying: Applying,
     /// The last usable reading of each declaration.
     good: Option<Declarations>,
     settled: Settled,
+    fights: Fights,
     trees: BTreeMap<Revision, Arc<Tree>>,
     /// What stands on the branches of publications.
     publications: BTreeMap<Revision, Result<Files, Rejection>>,
@@ -166,8 +177,18 @@ struct Writes {
     made: usize,
     failures: Vec<String>,
     retry: bool,
-    /// What is no longer declared but stays, and why.
-    kept: Vec<String>,
+    /// What was put back, and what somebody had changed in it.
+    corrected: Vec<String>,
+}
+
+/// What the overlay's part of a pass is given.
+struct Scope<'a> {
+    manifests: &'a [Manifest],
+    tree: &'a Tree,
+    live: &'a Live,
+    /// False while the manifests are known not to be all.
+    complete: bool,
+    now: Timestamp,
 }
 
 impl Writes {
@@ -184,14 +205,22 @@ impl Writes {
 impl<R: Repository, C: Cluster> Sync<R, C> {
     /// A loop that has not seen anything yet. `cluster` has the agent's own rights, `overlays` those
     /// for the overlay's objects.
-    pub fn new(repository: Arc<R>, cluster: Arc<C>, overlays: Arc<C>, identity: Identity) -> Self {
+    pub fn new(
+        repository: Arc<R>,
+        cluster: Arc<C>,
+        overlays: Arc<C>,
+        identity: Identity,
+        applying: Applying,
+    ) -> Self {
         Self {
             repository,
             cluster,
             overlays,
             identity,
+            applying,
             good: None,
             settled: Settled::default(),
+            fights: Fights::default(),
             trees: BTreeMap::new(),
             publications: BTreeMap::new(),
         }
@@ -241,6 +270,8 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
 
     async fn reconcile(&mut self, inputs: &Inputs<'_>) -> Result<Outcome, Error> {
         let live = self.read().await?;
+        let looked = self.look_if_requested(&live, inputs).await;
+        let inputs = &looked.inputs(inputs);
         let Chosen { revision, rewound } = self.choose(inputs.heads, &live).await?;
         let mut diagnostics = self.load(&revision, inputs.heads).await?;
         let tree = self.tree(&revision).await?;
@@ -262,7 +293,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         diagnostics.extend(resolved.diagnostics.iter().cloned());
 
         let mut writes = Writes::default();
-        self.deliver(&context, &mut states, &live, &mut writes)
+        self.deliver(&context, &mut states, &live, inputs.now, &mut writes)
             .await;
         let suspended = live
             .git_sync
@@ -272,11 +303,24 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         let manifests = self.members(resolved.manifests.clone(), &mut writes).await;
         // What could not be looked up is declared all the same, and must not be pruned.
         let complete = complete && writes.failures.len() == failures;
-        if !suspended {
-            self.apply_overlay(&manifests, &live, complete, &mut writes)
-                .await?;
-            self.detach(&states, &manifests, &live, &mut writes).await;
-        }
+        let scope = Scope {
+            manifests: &manifests,
+            tree: &tree,
+            live: &live,
+            complete,
+            now: inputs.now,
+        };
+        let mut overlay = if suspended {
+            Overlay::former(&GitSyncStatus::of(live.git_sync.as_ref()))
+        } else {
+            self.apply_overlay(&scope, &mut writes).await?
+        };
+        // Withdrawn trust does not wait until somebody resumes: then nothing of the overlay says
+        // anything about a registration.
+        let applied = if suspended { &[] } else { manifests.as_slice() };
+        self.detach(&states, applied, &live, inputs.now, &mut writes)
+            .await;
+        overlay.corrected.clone_from(&writes.corrected);
         // Last: no peer waits for the own server.
         let server = self
             .keep_server(
@@ -290,6 +334,8 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             .await;
         self.watch(&manifests, &server.watched);
 
+        let former = GitSyncStatus::of(live.git_sync.as_ref());
+        let handled_request = request::of(live.git_sync.as_ref()).or(former.handled_request);
         let told = report::Pass {
             identity: &self.identity,
             revision: &revision,
@@ -298,9 +344,10 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             objects: manifests.len(),
             writes: writes.made,
             failures: &writes.failures,
-            kept: &writes.kept,
+            overlay: &overlay,
             diagnostics: &diagnostics,
-            suspended,
+            suspended: suspended.then(|| suspend_reason(&live)),
+            handled_request: handled_request.as_deref(),
             rewound: rewound.as_deref(),
             retired,
             server: &server.told,
@@ -313,7 +360,14 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                 .iter()
                 .map(|(peer, registrations)| (peer.clone(), registrations.len()))
                 .collect(),
-            wake: states.iter().filter_map(|state| state.wake).min(),
+            corrections: writes.corrected.len(),
+            contested: overlay.contested.len(),
+            failed_objects: overlay.health.failed,
+            wake: states
+                .iter()
+                .filter_map(|state| state.wake)
+                .chain(overlay.wake)
+                .min(),
             looks: looks(&states, &declarations),
             revision,
             peers: states,
@@ -429,7 +483,10 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         )
         .await?;
         let server = pass.server;
-        for happening in report::server_happenings(server, &former, &status, &standing) {
+        let of_server = report::server_happenings(server, &former, &status, &standing);
+        let overlay = pass.overlay;
+        let of_overlay = overlay.happenings(&self.identity.cluster, &former, &standing);
+        for happening in of_server.into_iter().chain(of_overlay) {
             self.cluster.announce(happening).await;
         }
         Ok(())
@@ -467,7 +524,8 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                     .await?
             };
             let former = GitSyncStatus::of(Some(&standing));
-            let status = report::failed(&self.identity, message, inputs, &former);
+            let mut status = report::failed(&self.identity, message, inputs, &former);
+            status.handled_request = request::of(Some(&standing)).or(former.handled_request);
             self.write_status(&reference.gvk, &reference.name.into(), &status, &standing)
                 .await
         };
@@ -475,6 +533,13 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             tracing::debug!(error = %with_causes(&error), "the failure could not be reported");
         }
     }
+}
+
+/// Why people suspended the overlay, if they said.
+fn suspend_reason(live: &Live) -> &str {
+    let git_sync = live.git_sync.as_ref();
+    let reason = git_sync.and_then(|sync| sync["spec"]["suspendReason"].as_str());
+    reason.unwrap_or_default()
 }
 
 /// The endpoints that the agent should look at, with what is needed to know them.
