@@ -165,12 +165,13 @@ fn finish_pass(
                     .inc_by(count);
             }
             let corrections = u64::try_from(outcome.corrections).unwrap_or(u64::MAX);
-            metrics.drift_corrections.inc_by(corrections);
+            metrics.objects.drift_corrections.inc_by(corrections);
             let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
             metrics
-                .contested_objects
+                .objects
+                .contested
                 .set(gauge(outcome.contested as u64));
-            metrics.failed_objects.set(gauge(outcome.failed_objects));
+            metrics.objects.failed.set(gauge(outcome.failed_objects));
             record_peers(metrics, outcome);
             let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             let (revision, writes) = (outcome.revision.short(), outcome.writes);

@@ -89,12 +89,8 @@ pub struct Metrics {
     pub sync_duration: Histogram,
     /// Writes to the cluster, by result; reports are not counted.
     pub writes: Family<WriteLabels, Counter>,
-    /// Writes that put back what somebody had changed in the cluster.
-    pub drift_corrections: Counter,
-    /// Objects that somebody changes again and again.
-    pub contested_objects: Gauge,
-    /// Objects of the overlay that have failed, by the rules of kstatus.
-    pub failed_objects: Gauge,
+    /// What becomes of the overlay's objects.
+    pub objects: ObjectMetrics,
     /// Commits published.
     pub publications: Counter,
     /// The serial published last.
@@ -123,6 +119,39 @@ pub struct Metrics {
     pub peer_revoked: Family<PeerLabels, Gauge>,
 }
 
+/// What becomes of the overlay's objects after they were applied.
+#[derive(Clone)]
+pub struct ObjectMetrics {
+    /// Writes that put back what somebody had changed in the cluster.
+    pub drift_corrections: Counter,
+    /// Objects that somebody changes again and again.
+    pub contested: Gauge,
+    /// Objects that have failed, by the rules of kstatus.
+    pub failed: Gauge,
+}
+
+impl ObjectMetrics {
+    fn new(registry: &mut Registry) -> Self {
+        Self {
+            drift_corrections: registered(
+                registry,
+                "drift_corrections",
+                "Writes that put back what somebody had changed in the cluster",
+            ),
+            contested: registered(
+                registry,
+                "contested_objects",
+                "Objects that somebody changes again and again",
+            ),
+            failed: registered(
+                registry,
+                "failed_objects",
+                "Objects of the overlay that have failed",
+            ),
+        }
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("trustweave");
@@ -141,21 +170,7 @@ impl Default for Metrics {
             sync_duration.clone(),
         );
         let writes = registered(&mut registry, "writes", "Writes to the cluster");
-        let drift_corrections = registered(
-            &mut registry,
-            "drift_corrections",
-            "Writes that put back what somebody had changed in the cluster",
-        );
-        let contested_objects = registered(
-            &mut registry,
-            "contested_objects",
-            "Objects that somebody changes again and again",
-        );
-        let failed_objects = registered(
-            &mut registry,
-            "failed_objects",
-            "Objects of the overlay that have failed",
-        );
+        let objects = ObjectMetrics::new(&mut registry);
         let publications = registered(&mut registry, "publications", "Bundles committed");
         let published_serial = registered(
             &mut registry,
@@ -220,9 +235,7 @@ impl Default for Metrics {
             passes,
             sync_duration,
             writes,
-            drift_corrections,
-            contested_objects,
-            failed_objects,
+            objects,
             publications,
             published_serial,
             peer_phase,

@@ -1,6 +1,9 @@
 //! `trustweave sync`.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use anyhow::bail;
 use clap::Args;
@@ -130,11 +133,11 @@ fn text(status: &GitSyncStatus) -> String {
             status, message, ..
         }) = found
         {
-            text.push_str(&format!("{kind}: {status}: {message}\n"));
+            let _ = writeln!(text, "{kind}: {status}: {message}");
         }
     }
     for failure in &status.failures {
-        text.push_str(&format!("not applied: {failure}\n"));
+        let _ = writeln!(text, "not applied: {failure}");
     }
     text
 }

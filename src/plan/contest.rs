@@ -119,12 +119,12 @@ pub fn taken_over(desired: &Value, live: &Value, first: bool) -> Option<Value> {
     let mut newest = None;
     records.retain_mut(|record| {
         let entry = Entry(record);
-        let takes = match entry.writer() {
+        let counts = match entry.writer() {
             Writer::Person => true,
             Writer::Deployer(_) => first,
             Writer::Agent | Writer::Controller => false,
         };
-        if !takes || !entry.is_about_content() || !entry.is_of_version(live) {
+        if !counts || !entry.is_about_content() || !entry.is_of_version(live) {
             return true;
         }
         let is_taken = |path: &FieldPath| is_taken(entry, path, desired);

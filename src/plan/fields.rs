@@ -4,6 +4,8 @@
 //! list items `k:<keys as JSON>`, set items `v:<value as JSON>`, positions `i:<number>`, and `.` the
 //! thing itself. A step is kept as it is written, so that names with dots stay unambiguous.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value};
 
 /// Leads from an object to one of its fields: the steps of `FieldsV1`.
@@ -23,9 +25,11 @@ impl FieldPath {
                 Some(("k", keys)) => {
                     let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
                     let keys = keys.iter().map(|(key, value)| format!("{key}={value}"));
-                    words.push_str(&format!("[{}]", keys.collect::<Vec<_>>().join(",")));
+                    let _ = write!(words, "[{}]", keys.collect::<Vec<_>>().join(","));
                 }
-                Some((_, value)) => words.push_str(&format!("[{value}]")),
+                Some((_, value)) => {
+                    let _ = write!(words, "[{value}]");
+                }
                 None => {}
             }
         }

@@ -163,16 +163,16 @@ async fn put<C: Cluster>(cluster: &C, step: &Step) -> Result<Put, Refusal> {
     let mut desired = step.desired.clone().unwrap_or_default();
     // Its kind may be known only now.
     cluster.locate(&mut desired).await?;
-    let applied = match (&step.live, step.drift.is_empty() && !step.forced) {
+    let disputed = !step.drift.is_empty() || step.forced;
+    let applied = if let Some(live) = step.live.as_ref().filter(|_| disputed) {
         // People's fields are ours before the apply: so it takes nobody else's.
-        (Some(live), false) => dispute(cluster, &desired, live.clone(), false).await,
-        _ => {
-            let payload = without(desired.clone(), &step.yields);
-            let applied = cluster
-                .apply(&payload, Conflicts::Report, Mode::Persist)
-                .await;
-            applied.map_err(Refusal::from)
-        }
+        dispute(cluster, &desired, live.clone(), false).await
+    } else {
+        let payload = without(desired.clone(), &step.yields);
+        let applied = cluster
+            .apply(&payload, Conflicts::Report, Mode::Persist)
+            .await;
+        applied.map_err(Refusal::from)
     };
     let applied = match applied {
         Err(Refusal::Error(conflict @ cluster::Error::Conflict { .. })) => {
@@ -283,9 +283,8 @@ async fn make_anew<C: Cluster>(
         return fixed(error, &why);
     }
     let reference = ObjectRef::of(desired).unwrap_or_else(|| step.reference.clone());
-    match cluster.get(&reference).await? {
-        Some(live) => cluster.delete(&live).await?,
-        None => {}
+    if let Some(live) = cluster.get(&reference).await? {
+        cluster.delete(&live).await?;
     }
     Ok(Put::Deleted)
 }

@@ -54,6 +54,13 @@ impl Live {
         class_name.as_str().map(str::to_owned)
     }
 
+    /// Why people suspended the overlay, if they said.
+    pub(super) fn suspend_reason(&self) -> &str {
+        let spec = self.git_sync.as_ref().map(|git_sync| &git_sync["spec"]);
+        let reason = spec.and_then(|spec| spec["suspendReason"].as_str());
+        reason.unwrap_or_default()
+    }
+
     /// What a probe says.
     fn probe(&self, name: &str) -> Probe {
         let mut probes = self.registrations.iter().filter(|it| objects::is_probe(it));

@@ -22,7 +22,7 @@ use self::{
     facts::{Live, foreign, undeclared},
     revision::Chosen,
 };
-use super::{desired, overlay::Overlay, report, settings::Applying};
+use super::{desired, report, settings::Applying};
 use crate::{
     cluster::{
         self, Cluster, Conflicts, Mode, Watched, inventory,
@@ -310,17 +310,8 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             complete,
             now: inputs.now,
         };
-        let mut overlay = if suspended {
-            Overlay::former(&GitSyncStatus::of(live.git_sync.as_ref()))
-        } else {
-            self.apply_overlay(&scope, &mut writes).await?
-        };
-        // Withdrawn trust does not wait until somebody resumes: then nothing of the overlay says
-        // anything about a registration.
-        let applied = if suspended { &[] } else { manifests.as_slice() };
-        self.detach(&states, applied, &live, inputs.now, &mut writes)
-            .await;
-        overlay.corrected.clone_from(&writes.corrected);
+        let overlay = self.keep_overlay(&scope, &states, suspended, &mut writes);
+        let overlay = overlay.await?;
         // Last: no peer waits for the own server.
         let server = self
             .keep_server(
@@ -346,7 +337,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             failures: &writes.failures,
             overlay: &overlay,
             diagnostics: &diagnostics,
-            suspended: suspended.then(|| suspend_reason(&live)),
+            suspended: suspended.then(|| live.suspend_reason()),
             handled_request: handled_request.as_deref(),
             rewound: rewound.as_deref(),
             retired,
@@ -533,13 +524,6 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             tracing::debug!(error = %with_causes(&error), "the failure could not be reported");
         }
     }
-}
-
-/// Why people suspended the overlay, if they said.
-fn suspend_reason(live: &Live) -> &str {
-    let git_sync = live.git_sync.as_ref();
-    let reason = git_sync.and_then(|sync| sync["spec"]["suspendReason"].as_str());
-    reason.unwrap_or_default()
 }
 
 /// The endpoints that the agent should look at, with what is needed to know them.

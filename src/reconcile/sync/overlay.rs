@@ -3,13 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{
-    CONCURRENCY, Error, Scope, Sync, Writes,
-    facts::{Live, is_member},
-};
+use super::{CONCURRENCY, Error, Scope, Sync, Writes, facts::is_member};
 use crate::{
     cluster::{
         self, Cluster, Conflicts, Mode, inventory,
@@ -55,8 +51,30 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         members
     }
 
+    /// Applies the overlay, unless that is suspended, and takes peers that may not be named any more
+    /// out of the registrations that the overlay says nothing about.
+    pub(super) async fn keep_overlay(
+        &mut self,
+        scope: &Scope<'_>,
+        states: &[PeerState],
+        suspended: bool,
+        writes: &mut Writes,
+    ) -> Result<Overlay, Error> {
+        let mut told = if suspended {
+            Overlay::former(&GitSyncStatus::of(scope.live.git_sync.as_ref()))
+        } else {
+            self.apply_overlay(scope, writes).await?
+        };
+        // Withdrawn trust does not wait until somebody resumes: until then, the overlay says nothing
+        // about any registration.
+        let applied = if suspended { &[] } else { scope.manifests };
+        self.detach(states, applied, scope, writes).await;
+        told.corrected.clone_from(&writes.corrected);
+        Ok(told)
+    }
+
     /// Applies the overlay: intent, foundations, the rest, then deletions.
-    pub(super) async fn apply_overlay(
+    async fn apply_overlay(
         &mut self,
         scope: &Scope<'_>,
         writes: &mut Writes,
@@ -155,12 +173,11 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
     /// Takes peers that leave, and those whose bundle SPIRE lost, out of registrations of ours that
     /// the overlay does not say anything about at the moment: a broken file must neither keep
     /// withdrawn trust alive nor new pods without an identity.
-    pub(super) async fn detach(
+    async fn detach(
         &mut self,
         states: &[PeerState],
         manifests: &[Manifest],
-        live: &Live,
-        now: Timestamp,
+        scope: &Scope<'_>,
         writes: &mut Writes,
     ) {
         let unready = states
@@ -169,7 +186,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         let unready: BTreeSet<&str> = unready.map(|state| state.peer.as_str()).collect();
         let declared: BTreeSet<ObjectKey> = manifests.iter().map(|it| it.reference.key()).collect();
         let mut steps = Vec::new();
-        for object in live.registrations.iter().filter(|it| is_member(it)) {
+        for object in scope.live.registrations.iter().filter(|it| is_member(it)) {
             let Some(reference) = ObjectRef::of(object) else {
                 continue;
             };
@@ -195,7 +212,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             let live = Some(object.clone());
             steps.push(Step::new(Action::Update, reference, Some(desired), live));
         }
-        self.apply_all(steps, now, writes).await;
+        self.apply_all(steps, scope.now, writes).await;
     }
 
     /// Writes the parent of our set, unless it says so already.
