@@ -209,8 +209,11 @@ fn every_verb_has_its_help() {
         "diff",
         "init",
         "render",
+        "resume",
         "schema",
         "status",
+        "suspend",
+        "sync",
     ] {
         let arguments: Vec<_> = verb.split_whitespace().chain(["--help"]).collect();
         let help = trustweave(here.path(), &arguments).expect(0);

@@ -10,6 +10,7 @@
     reason = "a slow first build must be seen to progress"
 )]
 
+mod applying;
 mod attacks;
 mod brownfield;
 mod clients;
@@ -23,6 +24,8 @@ mod made_up;
 mod managed;
 mod mesh;
 mod model;
+mod overlay;
+mod pruning;
 mod refusals;
 mod replicas;
 mod repository;
