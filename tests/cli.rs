@@ -220,10 +220,14 @@ fn every_verb_has_its_help() {
         "check",
         "completions",
         "diff",
+        "doctor",
         "init",
         "render",
+        "resume",
         "schema",
         "status",
+        "suspend",
+        "sync",
     ] {
         let arguments: Vec<_> = verb.split_whitespace().chain(["--help"]).collect();
         let help = trustweave(here.path(), &arguments).expect(0);
@@ -262,11 +266,49 @@ fn check_names_file_line_column_and_the_nearest_field() {
 #[test]
 fn without_a_cluster_the_answer_is_that_there_is_none() {
     let repository = Repository::new();
-    for arguments in [&["status"][..], &["diff", "--live"]] {
+    for arguments in [&["status"][..], &["diff", "--live"], &["doctor"]] {
         let run = repository.run(arguments).expect(2);
         assert_eq!(run.stdout, "", "{arguments:?}");
-        assert!(run.stderr.starts_with("error: "), "{}", run.stderr);
+        let said = run.stderr.lines().any(|line| line.starts_with("error: "));
+        assert!(said, "{arguments:?}: {}", run.stderr);
     }
+}
+
+#[test]
+fn the_doctor_explains_itself_and_examines_a_repository_alone() {
+    let repository = Repository::new();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/doctor.md");
+    let page = fs::read_to_string(page).unwrap();
+    let explained = repository.run(&["doctor", "--explain"]).expect(0).stdout;
+    assert!(
+        page.ends_with(&explained),
+        "docs/doctor.md must end with what `trustweave doctor --explain` prints:\n{explained}"
+    );
+    let one = repository
+        .run(&["doctor", "--explain=peer-named"])
+        .expect(0);
+    assert!(explained.contains(&one.stdout), "{}", one.stdout);
+    let unknown = repository.run(&["doctor", "--explain=peer"]).expect(2);
+    assert!(unknown.stderr.contains("peer-named"), "{}", unknown.stderr);
+
+    let alone = ["doctor", "--repo=.", "--no-cluster"];
+    let text = repository.run(&alone).expect(0).stdout;
+    assert!(text.contains("WARNING  bundle-published"), "{text}");
+    assert!(
+        text.contains("seen: a.test: nothing is published"),
+        "{text}"
+    );
+    repository.replace(DECLARATION, "bundleEndpoint:", "bundleEndpiont:");
+    repository.commit();
+    let answer = repository
+        .run(&[&alone[..], &["--output=json"]].concat())
+        .expect(1)
+        .json();
+    let checks = answer["examined"][0]["checks"].as_array().unwrap();
+    let invalid = checks.iter().find(|it| it["id"] == "repository-valid");
+    let finding = &invalid.unwrap()["findings"][0];
+    assert_eq!(finding["subject"], format!("{DECLARATION}:12:3"));
+    repository.run(&["doctor", "--no-cluster"]).expect(2);
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub mod reload;
 mod signing;
 mod synchronise;
 pub mod telemetry;
+pub mod webhook;
 
 use std::{
     collections::hash_map::RandomState,
@@ -23,19 +24,28 @@ use std::{
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    config::Config, leadership::Election, poll::poll, publish::publish_own,
-    synchronise::synchronise, telemetry::Metrics,
+    config::{Config, Webhook},
+    leadership::Election,
+    poll::poll,
+    publish::publish_own,
+    synchronise::synchronise,
+    telemetry::Metrics,
+    webhook::Receiver,
 };
 use crate::{
     cluster::{
         KubeCluster,
         lease::{Fence, Leadership},
     },
-    git::{self, Heads, Mirror, Settings, SigningKey},
+    git::{Heads, Mirror, SigningKey},
     model::declaration::TrustDomainSpec,
     reconcile::sync::PublishReport,
     spire::workload_api,
@@ -63,6 +73,8 @@ struct Shared {
     /// What was seen there last.
     endpoints_seen: watch::Sender<endpoints::Seen>,
     not_ready: watch::Sender<Option<String>>,
+    /// Told when the remote is to be looked at before its time.
+    look_now: Arc<Notify>,
     stop: CancellationToken,
 }
 
@@ -85,13 +97,7 @@ pub async fn run(
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("listen on {}", config.listen))?;
-    let mirror = Mirror::new(Settings {
-        url: config.git.url.clone(),
-        branch: config.git.branch.clone(),
-        directory: config.git.state_dir.join("mirror.git"),
-        auth: config.git.basic_auth.as_ref().map(credentials),
-        push_auth: config.publish.basic_auth.as_ref().map(credentials),
-    })?;
+    let mirror = Mirror::new(config.repository())?;
     let kubernetes = config.kubernetes.clone();
     let cluster = KubeCluster::connect(kubernetes.kubeconfig, kubernetes.context).await?;
     let mut election = Election::new(&config, name, &cluster);
@@ -115,6 +121,7 @@ pub async fn run(
         endpoints_wanted: watch::Sender::default(),
         endpoints_seen: watch::Sender::default(),
         not_ready: watch::channel(Some("the first pass is not done yet".to_owned())).0,
+        look_now: Arc::new(Notify::new()),
         stop: CancellationToken::new(),
         config,
     });
@@ -141,6 +148,10 @@ pub async fn run(
         shared.stop.clone().cancelled_owned(),
     ));
     tasks.spawn(poll(shared.clone()));
+    tasks.spawn(reload::credentials(shared.clone()));
+    if let Some(webhook) = &shared.config.webhook {
+        tasks.spawn(hear_webhooks(shared.clone(), webhook.clone()));
+    }
     tasks.spawn(synchronise(shared.clone()));
     tasks.spawn(publish_own(shared.clone()));
     tasks.spawn(endpoints::look(shared.clone()));
@@ -182,12 +193,15 @@ pub async fn run(
     result
 }
 
-/// Credentials as git takes them.
-fn credentials(auth: &config::BasicAuth) -> git::BasicAuth {
-    git::BasicAuth {
-        username: auth.username.clone(),
-        token_file: auth.token_file.clone(),
-    }
+/// Lets webhooks ask for a look at the remote.
+async fn hear_webhooks(shared: Arc<Shared>, webhook: Webhook) -> anyhow::Result<()> {
+    let address = webhook.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen on {address} for webhooks"))?;
+    let receiver = Receiver::new(webhook, shared.look_now.clone(), shared.metrics.clone());
+    let stop = shared.stop.clone().cancelled_owned();
+    webhook::serve(listener, receiver, stop).await
 }
 
 /// The one place of the agent that reads the clock.

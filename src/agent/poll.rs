@@ -9,6 +9,9 @@ use crate::{
     reconcile::schedule::{Backoff, jittered},
 };
 
+/// The least time between two looks, however often somebody asks for one.
+const SPACING: Duration = Duration::from_secs(1);
+
 /// Lists the remote's references again and again, and fetches what changed.
 pub(super) async fn poll(shared: Arc<Shared>) -> anyhow::Result<()> {
     let period = Duration::from_millis(shared.config.git.poll_milliseconds.max(100));
@@ -58,12 +61,17 @@ pub(super) async fn poll(shared: Arc<Shared>) -> anyhow::Result<()> {
                 backoff.after_failure(random()).max(period)
             }
         };
-        if shared
-            .stop
-            .run_until_cancelled(tokio::time::sleep(wait))
-            .await
-            .is_none()
-        {
+        let next = async {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = async {
+                    tokio::time::sleep(SPACING.min(wait)).await;
+                    // Many that ask meanwhile are one.
+                    shared.look_now.notified().await;
+                } => {}
+            }
+        };
+        if shared.stop.run_until_cancelled(next).await.is_none() {
             return Ok(());
         }
     }

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,7 +14,10 @@ use anyhow::Context as _;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
-use super::config::{self, Config};
+use super::{
+    Shared,
+    config::{self, Config},
+};
 use crate::model::bundle::Digest;
 
 /// A swap is several events: they are gathered this long.
@@ -58,26 +62,24 @@ enum Look {
     Broken(String),
 }
 
-/// A watch of the files that an agent was started with.
-pub struct Watch {
-    path: PathBuf,
-    files: Vec<PathBuf>,
+/// A watch of files: of their directories, and whether what is in them differs.
+struct Files {
+    paths: Vec<PathBuf>,
     known: Digest,
     events: mpsc::Receiver<()>,
     _watcher: RecommendedWatcher,
 }
 
-impl Watch {
-    /// Watches the configuration file and what it names, from now on.
-    pub fn new(path: &Path, config: &Config) -> anyhow::Result<Self> {
-        let files = files(path, config);
+impl Files {
+    /// Watches files from now on.
+    fn watch(paths: Vec<PathBuf>) -> anyhow::Result<Self> {
         let (send, events) = mpsc::channel(1);
         let mut watcher = notify::recommended_watcher(move |_| {
             // One that waits already says the same.
             send.try_send(()).ok();
         })
-        .context("watch the configuration")?;
-        let directories: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
+        .context("watch files")?;
+        let directories: BTreeSet<&Path> = paths.iter().filter_map(|file| file.parent()).collect();
         for directory in directories {
             let directory = if directory.as_os_str().is_empty() {
                 Path::new(".")
@@ -89,11 +91,64 @@ impl Watch {
                 .with_context(|| format!("watch `{}`", directory.display()))?;
         }
         Ok(Self {
-            path: path.to_owned(),
-            known: contents(&files),
-            files,
+            known: contents(&paths),
+            paths,
             events,
             _watcher: watcher,
+        })
+    }
+
+    /// Completes when something happened in the directories, or some time has passed.
+    async fn event(&mut self) {
+        if let Ok(None) = tokio::time::timeout(POLL, self.events.recv()).await {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(GATHER).await;
+    }
+
+    /// Whether the contents differ from what they were at the last look.
+    fn differ(&mut self) -> bool {
+        let former = std::mem::replace(&mut self.known, contents(&self.paths));
+        former != self.known
+    }
+}
+
+/// Has the remote looked at when a file changed that is read for every connection: whoever waits for
+/// a repaired token need not wait for the next poll. A directory that is not there is not watched.
+pub(super) async fn credentials(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let files = shared.config.credential_files().into_iter();
+    let files: Vec<PathBuf> = files
+        .filter(|file| file.parent().is_some_and(Path::is_dir))
+        .collect();
+    let mut files = Files::watch(files)?;
+    while shared
+        .stop
+        .run_until_cancelled(files.event())
+        .await
+        .is_some()
+    {
+        if files.differ() {
+            tracing::info!(
+                "git's credentials, or whom it trusts, changed: they are used from now on"
+            );
+            shared.look_now.notify_one();
+        }
+    }
+    Ok(())
+}
+
+/// A watch of the files that an agent was started with.
+pub struct Watch {
+    path: PathBuf,
+    files: Files,
+}
+
+impl Watch {
+    /// Watches the configuration file and what it names, from now on.
+    pub fn new(path: &Path, config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            files: Files::watch(files(path, config))?,
         })
     }
 
@@ -101,10 +156,7 @@ impl Watch {
     /// is logged once, and the agent goes on as it was.
     pub async fn changed(&mut self) {
         loop {
-            if let Ok(None) = tokio::time::timeout(POLL, self.events.recv()).await {
-                std::future::pending::<()>().await;
-            }
-            tokio::time::sleep(GATHER).await;
+            self.files.event().await;
             match self.look() {
                 Look::Same => {}
                 Look::Usable => return,
@@ -117,11 +169,9 @@ impl Watch {
     }
 
     fn look(&mut self) -> Look {
-        let found = contents(&self.files);
-        if found == self.known {
+        if !self.files.differ() {
             return Look::Same;
         }
-        self.known = found;
         match read(&self.path) {
             Ok(_) => Look::Usable,
             Err(error) => Look::Broken(format!("{error:#}")),

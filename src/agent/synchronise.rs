@@ -59,6 +59,7 @@ async fn lead(shared: &Arc<Shared>, over: &CancellationToken) {
         shared.cluster.clone(),
         shared.overlays.clone(),
         identity,
+        config.applying,
     );
     let mut heads = shared.heads.subscribe();
     // Who stood by knows them already.
@@ -163,6 +164,14 @@ fn finish_pass(
                     .get_or_create(&WriteLabels { result })
                     .inc_by(count);
             }
+            let corrections = u64::try_from(outcome.corrections).unwrap_or(u64::MAX);
+            metrics.objects.drift_corrections.inc_by(corrections);
+            let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+            metrics
+                .objects
+                .contested
+                .set(gauge(outcome.contested as u64));
+            metrics.objects.failed.set(gauge(outcome.failed_objects));
             record_peers(metrics, outcome);
             let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             let (revision, writes) = (outcome.revision.short(), outcome.writes);

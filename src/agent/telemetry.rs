@@ -75,6 +75,15 @@ pub struct WriteLabels {
     pub result: &'static str,
 }
 
+/// Labels of a call of the webhook.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WebhookLabels {
+    /// Who called, as far as that was proven.
+    pub provider: &'static str,
+    /// `heard`, or why not.
+    pub result: &'static str,
+}
+
 /// Every metric of the agent, and their registry.
 #[derive(Clone)]
 pub struct Metrics {
@@ -83,12 +92,16 @@ pub struct Metrics {
     pub leader: Gauge,
     /// 1 while the remote repository can be read.
     pub repository_readable: Gauge,
+    /// Calls of the webhook, by provider and result.
+    pub webhooks: Family<WebhookLabels, Counter>,
     /// Passes, by loop and result.
     pub passes: Family<PassLabels, Counter>,
     /// How long a sync pass took, in seconds.
     pub sync_duration: Histogram,
     /// Writes to the cluster, by result; reports are not counted.
     pub writes: Family<WriteLabels, Counter>,
+    /// What becomes of the overlay's objects.
+    pub objects: ObjectMetrics,
     /// Commits published.
     pub publications: Counter,
     /// The serial published last.
@@ -117,6 +130,39 @@ pub struct Metrics {
     pub peer_revoked: Family<PeerLabels, Gauge>,
 }
 
+/// What becomes of the overlay's objects after they were applied.
+#[derive(Clone)]
+pub struct ObjectMetrics {
+    /// Writes that put back what somebody had changed in the cluster.
+    pub drift_corrections: Counter,
+    /// Objects that somebody changes again and again.
+    pub contested: Gauge,
+    /// Objects that have failed, by the rules of kstatus.
+    pub failed: Gauge,
+}
+
+impl ObjectMetrics {
+    fn new(registry: &mut Registry) -> Self {
+        Self {
+            drift_corrections: registered(
+                registry,
+                "drift_corrections",
+                "Writes that put back what somebody had changed in the cluster",
+            ),
+            contested: registered(
+                registry,
+                "contested_objects",
+                "Objects that somebody changes again and again",
+            ),
+            failed: registered(
+                registry,
+                "failed_objects",
+                "Objects of the overlay that have failed",
+            ),
+        }
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("trustweave");
@@ -126,6 +172,7 @@ impl Default for Metrics {
             "repository_readable",
             "1 while the remote repository can be read",
         );
+        let webhooks = registered(&mut registry, "webhooks", "Calls of the webhook");
         let passes = registered(&mut registry, "passes", "Passes of the agent's loops");
         let sync_duration = Histogram::new([0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
         registry.register_with_unit(
@@ -135,6 +182,7 @@ impl Default for Metrics {
             sync_duration.clone(),
         );
         let writes = registered(&mut registry, "writes", "Writes to the cluster");
+        let objects = ObjectMetrics::new(&mut registry);
         let publications = registered(&mut registry, "publications", "Bundles committed");
         let published_serial = registered(
             &mut registry,
@@ -196,9 +244,11 @@ impl Default for Metrics {
             registry: Arc::new(registry),
             leader,
             repository_readable,
+            webhooks,
             passes,
             sync_duration,
             writes,
+            objects,
             publications,
             published_serial,
             peer_phase,

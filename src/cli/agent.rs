@@ -32,6 +32,7 @@ use crate::agent::{
     stateDir: /var/lib/trustweave
     pollMilliseconds: 15000
     basicAuth: {username: bot, tokenFile: /etc/trustweave/git/token}
+                                          or ssh, caFile, proxy, pin, verify: docs/git.md
   publish:                                pushes with credentials of their own
     basicAuth: {username: bot, tokenFile: /etc/trustweave/git-push/token}
   kubernetes: {syncServiceAccount: trustweave-sync}
@@ -40,6 +41,8 @@ use crate::agent::{
                                           default: enabled if the agent has a --name
   signing: {keyFile: /etc/trustweave/signing/id_ed25519}
                                           or {secret: {name: trustweave-signing}}: made if absent
+  webhook: {secretFile: /etc/trustweave/webhook/secret}
+                                          port 8081, /webhook: look at the repository now
   listen: 0.0.0.0:8080                    /healthz, /readyz, /metrics")]
 pub(super) struct Arguments {
     /// The configuration file

@@ -9,12 +9,18 @@ mod bundle;
 mod check;
 mod completions;
 mod diff;
+mod doctor;
+mod git_sync;
 mod init;
+mod installation;
 mod output;
 mod render;
 mod repository;
+mod resume;
 mod schema;
 mod status;
+mod suspend;
+mod sync;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -47,6 +53,10 @@ enum Verb {
     Render(render::Arguments),
     Diff(diff::Arguments),
     Status(status::Arguments),
+    Doctor(doctor::Arguments),
+    Sync(sync::Arguments),
+    Suspend(suspend::Arguments),
+    Resume(resume::Arguments),
     Bundle(bundle::Arguments),
     Agent(agent::Arguments),
     Completions(completions::Arguments),
@@ -88,6 +98,10 @@ pub fn main() -> ExitCode {
         Verb::Render(arguments) => arguments.run(),
         Verb::Diff(arguments) => arguments.run(),
         Verb::Status(arguments) => arguments.run(),
+        Verb::Doctor(arguments) => arguments.run(),
+        Verb::Sync(arguments) => arguments.run(),
+        Verb::Suspend(arguments) => arguments.run(),
+        Verb::Resume(arguments) => arguments.run(),
         Verb::Bundle(arguments) => arguments.run(),
         Verb::Agent(arguments) => arguments.run(),
         Verb::Completions(arguments) => arguments.run(),

@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, time::Duration};
 
 use kube::{
     Api,
-    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions},
-    core::Status,
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde_json::Value;
 
 use super::{
     Cluster, Conflicts, Error, Happening, KubeCluster, Mode, REQUEST_DEADLINE, observe::Watched,
+    refusal,
 };
 use crate::model::manifest::{FIELD_MANAGER, Gvk, ObjectRef};
 
@@ -49,29 +49,21 @@ fn to_value(object: &DynamicObject, gvk: &Gvk) -> Value {
     value
 }
 
-/// A refused apply, in words that say who owns what.
-fn conflict(reference: &ObjectRef, status: &Status) -> Option<Error> {
-    let causes = status.details.as_ref().map(|details| &details.causes)?;
-    let fields: Vec<_> = causes
-        .iter()
-        .filter(|cause| cause.reason == "FieldManagerConflict")
-        .map(|cause| format!("{}: {}", cause.field.trim_start_matches('.'), cause.message))
-        .collect();
-    (status.is_conflict() && !fields.is_empty()).then(|| Error::Conflict {
-        reference: Box::new(reference.clone()),
-        fields,
-    })
-}
-
 impl KubeCluster {
-    /// Runs a request under the deadline, as the identity.
+    /// Runs a request under the deadline, as the identity, once the server is to be asked again.
     async fn ask<T>(
         &self,
         verb: &'static str,
         what: String,
         request: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, Error> {
+        self.throttle.wait().await;
         let answer = within(REQUEST_DEADLINE, verb, what, request).await;
+        if let Err(error) = &answer
+            && let Some(pause) = error.retry_after()
+        {
+            self.throttle.pause(pause);
+        }
         answer.map_err(|error| self.attributed(error))
     }
 
@@ -104,7 +96,7 @@ impl KubeCluster {
                 let Error::Api { status, .. } = &error else {
                     return Err(error);
                 };
-                Err(conflict(&reference, status).unwrap_or(error))
+                Err(refusal::explained(&reference, status).unwrap_or(error))
             }
         }
     }
@@ -188,6 +180,26 @@ impl Cluster for KubeCluster {
         parameters.force = conflicts == Conflicts::Take;
         parameters.dry_run = mode == Mode::DryRun;
         self.patch(object, parameters, false).await
+    }
+
+    async fn could_create(&self, object: &Value) -> Result<(), Error> {
+        let reference = reference_of(object)?;
+        let api = self.api_of(&reference).await?;
+        let mut other = object.clone();
+        if let Some(metadata) = other["metadata"].as_object_mut() {
+            metadata.remove("name");
+            metadata.insert("generateName".to_owned(), "trustweave-dry-run-".into());
+        }
+        let unreadable = |_| Error::NotAnObject;
+        let other: DynamicObject = serde_json::from_value(other).map_err(unreadable)?;
+        let parameters = PostParams {
+            dry_run: true,
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+        };
+        let request = api.create(&parameters, &other);
+        let what = reference.to_string();
+        let created = self.ask("try to make anew", what, request).await;
+        created.map(drop)
     }
 
     async fn edit(&self, reference: &ObjectRef, patch: &Value) -> Result<Value, Error> {

@@ -15,7 +15,7 @@ use kube::{
     runtime::events::Recorder,
 };
 
-use super::{Error, REQUEST_DEADLINE, lease::Fence, observe::Observer};
+use super::{Error, REQUEST_DEADLINE, lease::Fence, observe::Observer, throttle::Throttle};
 use crate::model::manifest::{Gvk, ObjectRef};
 
 /// A cluster behind a Kubernetes API server.
@@ -24,6 +24,7 @@ pub struct KubeCluster {
     pub(super) observer: Observer,
     pub(super) recorder: Recorder,
     pub(super) fence: Fence,
+    pub(super) throttle: Throttle,
     config: Config,
     impersonates: bool,
     resources: Mutex<BTreeMap<Gvk, Resource>>,
@@ -74,6 +75,7 @@ impl KubeCluster {
             recorder: Recorder::new(client.clone(), "trustweave".into()),
             client,
             fence,
+            throttle: Throttle::default(),
             config,
             impersonates,
             resources: Mutex::default(),

@@ -22,9 +22,11 @@ pub mod installation;
 pub mod inventory;
 pub mod lease;
 mod observe;
+mod refusal;
 mod report;
 mod rights;
 pub mod secret;
+mod throttle;
 pub mod types;
 
 pub use self::{discovery::KubeCluster, observe::Watched};
@@ -108,6 +110,10 @@ pub trait Cluster: Send + Sync + 'static {
         mode: Mode,
     ) -> impl Future<Output = Result<Value, Error>> + Send;
 
+    /// Asks whether an object could be made anew as it is declared, though one of its name is there:
+    /// by a dry run under another name.
+    fn could_create(&self, object: &Value) -> impl Future<Output = Result<(), Error>> + Send;
+
     /// Changes what a JSON merge patch (RFC 7386) says of an object that is there. With a
     /// `metadata.resourceVersion` in the patch, an object that was written meanwhile stays as it is
     /// ([`Error::is_outdated`]).
@@ -168,6 +174,14 @@ pub enum Error {
         /// The object.
         reference: Box<ObjectRef>,
         /// Each field with its owner, in words.
+        fields: Vec<String>,
+    },
+    /// Fields that can't be changed once an object is there.
+    #[error("{reference}: {}", .fields.join("; "))]
+    Immutable {
+        /// The object.
+        reference: Box<ObjectRef>,
+        /// Each field with what the server says, in words.
         fields: Vec<String>,
     },
     /// The API server answered with an error.
@@ -252,6 +266,7 @@ impl Error {
             | Self::NoNamespace(_)
             | Self::NotAnObject
             | Self::Unreadable { .. }
+            | Self::Immutable { .. }
             | Self::Conflict { .. } => false,
         }
     }
@@ -259,6 +274,15 @@ impl Error {
     /// Whether the object was written by somebody else since it was read, or is another one.
     pub fn is_outdated(&self) -> bool {
         matches!(self, Self::Api { status, .. } if status.is_conflict())
+    }
+
+    /// How long the server asks to be left in peace, if it does.
+    fn retry_after(&self) -> Option<Duration> {
+        let Self::Api { status, .. } = self else {
+            return None;
+        };
+        let seconds = status.details.as_ref().map(|it| it.retry_after_seconds);
+        (status.code == 429).then(|| Duration::from_secs(seconds.unwrap_or(0).max(1).into()))
     }
 
     /// Whether the server said that there is no such object.

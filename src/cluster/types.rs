@@ -23,6 +23,10 @@ pub const API_VERSION: &str = "trustweave.dev/v1alpha1";
 /// The name of the one `GitSync` of a cluster.
 pub const GIT_SYNC_NAME: &str = "trustweave";
 
+/// Annotation of the `GitSync`: any text that was not there before has the agent look at the remote
+/// and make a pass at once.
+pub const REQUESTED_AT: &str = "trustweave.dev/requested-at";
+
 /// What this cluster's agent takes from git, and what came of it.
 #[derive(
     CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
@@ -73,9 +77,17 @@ pub const GIT_SYNC_NAME: &str = "trustweave";
 #[serde(rename_all = "camelCase")]
 pub struct GitSyncSpec {
     /// While true, nothing of the overlay is applied or pruned, and the SPIRE server is left as it
-    /// is. Publishing and the delivery of peers' bundles go on.
+    /// is. Trust goes on: publishing, the delivery and the revocation of peers' bundles, and taking
+    /// a peer that leaves out of registrations.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
+    /// Why it is suspended, for those who find it so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend_reason: Option<String>,
+    /// The deletions to be made that wait, by the digest that the condition `PruneAcknowledged`
+    /// tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledge: Option<String>,
     /// The commit to go on from, when the reviewed branch no longer descends from the commit in
     /// force: its full name, so that nothing else is accepted with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,9 +129,10 @@ pub struct GitSyncStatus {
     /// What the agent remembers of the SPIRE server that it manages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerStatus>,
-    /// `Ready`, `RepositoryValid`, `Fetched` and `Published`; where the agent manages the SPIRE
-    /// server, `ServerConfigured` and `EndpointExposed`, and `ConfigurationSpelt` and
-    /// `StaticFederation` when there is something to say.
+    /// `Ready`, `RepositoryValid`, `Healthy`, `Fetched` and `Published`; where the agent manages the
+    /// SPIRE server, `ServerConfigured` and `EndpointExposed`; and when there is something to say,
+    /// `PruneAcknowledged`, `Uncontested`, `SoleDeployer`, `ConfigurationSpelt` and
+    /// `StaticFederation`.
     pub conditions: Vec<Condition>,
     /// What is wrong with the repository, as `trustweave check` says it; at most 20 lines.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -130,6 +143,44 @@ pub struct GitSyncStatus {
     /// What is no longer declared but was not deleted, and why; at most 20 lines.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<String>,
+    /// What people asked to leave alone; at most 20 lines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_alone: Vec<String>,
+    /// What people changed in the cluster, and when that is put right; at most 20 lines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drifted: Vec<String>,
+    /// What somebody changes again and again, and until when it is left so; at most 20 lines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contested: Vec<String>,
+    /// What another tool has in its inventory too; at most 20 lines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<String>,
+    /// How many of the overlay's objects are healthy, by the rules of kstatus.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthStatus>,
+    /// What is not, the worst first, and why; at most 20 lines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unhealthy: Vec<String>,
+    /// Acknowledged deletions that are under way, in short.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pruning: Vec<String>,
+    /// The text of the annotation `trustweave.dev/requested-at` that a pass was made for last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handled_request: Option<String>,
+}
+
+/// How many objects stand how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HealthStatus {
+    /// As they should be.
+    pub current: u64,
+    /// On their way.
+    pub in_progress: u64,
+    /// Stuck.
+    pub failed: u64,
+    /// Being deleted, to be made anew.
+    pub terminating: u64,
 }
 
 /// What the agent remembers of the SPIRE server that it manages, or still has to give back.

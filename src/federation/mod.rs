@@ -6,6 +6,7 @@
 //! the relationship; a peer that was federated once leaves `federatesWith` by draining, or when SPIRE
 //! itself refuses its entries; a relationship is deleted only once it trusts nothing.
 
+pub mod checkup;
 pub mod conditions;
 pub mod consent;
 pub mod distrust;

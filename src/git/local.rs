@@ -1,9 +1,68 @@
-//! Commits on branches of a repository on this machine.
+//! A repository on this machine: what stands in it, and commits on its branches.
+
+use std::{collections::BTreeMap, path::Path};
 
 use git2::{ErrorCode, ObjectType};
 
-use super::{Author, Draft, Error, LocalRepository, objects, publish};
-use crate::model::repository::{RepoPath, Revision};
+use super::{Author, Draft, Error, libgit2, objects, publish};
+use crate::model::repository::{RepoPath, Revision, Tree};
+
+/// A repository on this machine .
+pub struct LocalRepository {
+    repository: git2::Repository,
+    /// Where in the repository the opened directory is.
+    directory: RepoPath,
+}
+
+impl LocalRepository {
+    /// Opens the repository that a directory belongs to.
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        libgit2::initialise();
+        let repository = git2::Repository::discover(directory).map_err(|source| Error::Open {
+            path: directory.display().to_string(),
+            source,
+        })?;
+        // A directory outside the worktree (a bare repository's own, say) stands for all of it.
+        let inside = || {
+            let worktree = repository.workdir()?.canonicalize().ok()?;
+            let directory = directory.canonicalize().ok()?;
+            let relative = directory.strip_prefix(worktree).ok()?.to_str()?;
+            RepoPath::parse(relative).ok()
+        };
+        let directory = inside().unwrap_or(RepoPath::ROOT);
+        Ok(Self {
+            repository,
+            directory,
+        })
+    }
+
+    /// The commit that a name stands for, as in `git rev-parse`.
+    pub fn resolve(&self, reference: &str) -> Result<Revision, Error> {
+        let unknown = |source| Error::Unknown {
+            reference: reference.to_owned(),
+            source,
+        };
+        let object = self
+            .repository
+            .revparse_single(reference)
+            .map_err(unknown)?;
+        objects::revision(object.peel_to_commit().map_err(unknown)?.id())
+    }
+
+    /// Every file of a commit below the opened directory, by its path in there.
+    pub fn tree(&self, revision: &Revision) -> Result<Tree, Error> {
+        objects::tree(&self.repository, revision, &self.directory)
+    }
+
+    /// The files of a publication in a directory of a commit, by name; the path is the repository's.
+    pub fn files(
+        &self,
+        revision: &Revision,
+        directory: &RepoPath,
+    ) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+        objects::files(&self.repository, revision, directory)
+    }
+}
 
 impl LocalRepository {
     /// Commits a draft's files at the root of a local branch, on top of `parent`, and moves the

@@ -21,25 +21,36 @@ use crate::model::{
     trust_domain::TrustDomain,
 };
 
-mod auth;
+mod access;
+mod known_hosts;
+mod libgit2;
 mod local;
 mod mirror;
 mod objects;
 mod publish;
+mod signers;
 mod signing;
+mod size;
+mod store;
+mod worker;
 pub mod worktree;
 
 pub use self::{
-    auth::BasicAuth,
-    mirror::{LocalRepository, Mirror, Settings},
+    access::{Access, BasicAuth, Credentials, Proxy},
+    known_hosts::HostKeyMismatch,
+    local::LocalRepository,
+    mirror::{Mirror, Pin, Settings},
+    signers::Policy,
     signing::SigningKey,
 };
 
 /// What the remote's references point at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heads {
-    /// The reviewed branch; `None` if the remote does not have it.
+    /// The reviewed branch, or what is pinned; `None` if the remote does not have it.
     pub main: Option<Revision>,
+    /// Why `main` must not be applied, if it is not signed as the policy wants it.
+    pub unverified: Option<String>,
     /// Each trust domain's own branch.
     pub publications: BTreeMap<TrustDomain, Revision>,
 }
@@ -234,14 +245,37 @@ pub enum Error {
     /// A transport that is not supported, or not safe.
     #[error("{0}")]
     Url(String),
-    /// The token can't be read.
-    #[error("read the token in `{path}`")]
-    Token {
+    /// A token, a key or another file that a connection needs can't be read.
+    #[error("read `{path}`")]
+    File {
         /// The file.
         path: String,
         /// The cause.
         #[source]
         source: std::io::Error,
+    },
+    /// A file of certificate authorities that holds none.
+    #[error("`{path}` holds no certificate authority in PEM")]
+    Authority {
+        /// The file.
+        path: String,
+    },
+    /// The ssh server did not show a key that is known to be its own.
+    #[error("{url} is not trusted")]
+    HostKey {
+        /// The remote.
+        url: String,
+        /// What is wrong with its key.
+        #[source]
+        source: HostKeyMismatch,
+    },
+    /// The commit that is pinned is not part of the reviewed branch.
+    #[error("the pinned commit {commit} is not part of the branch `{branch}`")]
+    NotReviewed {
+        /// The commit.
+        commit: Revision,
+        /// The branch.
+        branch: String,
     },
     /// The signing key can't be used.
     #[error("the signing key: {0}")]
@@ -279,7 +313,7 @@ impl Error {
             | Self::Open { .. }
             | Self::Contended { .. }
             | Self::Timeout(_)
-            | Self::Token { .. } => true,
+            | Self::File { .. } => true,
             Self::Unknown { .. }
             | Self::Malformed(_)
             | Self::TooLarge { .. }
@@ -287,6 +321,9 @@ impl Error {
             | Self::Refused { .. }
             | Self::CheckedOut(_)
             | Self::Url(_)
+            | Self::Authority { .. }
+            | Self::HostKey { .. }
+            | Self::NotReviewed { .. }
             | Self::Key(_) => false,
         }
     }

@@ -1,14 +1,19 @@
 //! One commit and its compare-and-swap push.
 
-use std::{cell::RefCell, time::Duration};
+use std::{
+    cell::RefCell,
+    time::{Duration, Instant},
+};
 
 use git2::{FileMode, Oid, PushOptions, Repository, Signature, Time, build::TreeUpdateBuilder};
 
-use super::{Author, Draft, Error, Publish, Tip, auth::Purpose, mirror::Store, objects};
+use super::{
+    Author, Draft, Error, Publish, Tip, access::Purpose, objects, signers::NAMESPACE, store::Store,
+};
 use crate::model::repository::{RepoPath, Revision};
 
-/// The namespace of signatures over git's objects.
-const NAMESPACE: &str = "git";
+/// How much of what a server says is kept, in bytes.
+const MAX_WORDS: usize = 4096;
 
 /// What became of a push.
 pub(super) enum Pushed {
@@ -74,13 +79,18 @@ fn send(
     ours: Oid,
 ) -> Result<(Result<(), git2::Error>, String), Error> {
     let (said, status) = (RefCell::new(Vec::new()), RefCell::new(None));
-    let (url, mut callbacks) = (
+    let (url, proxy, deadline) = (
         store.remote.url.clone(),
-        store.remote.callbacks(Purpose::Write)?,
+        store.remote.proxy()?,
+        store.deadline,
     );
+    let dialogue = store.remote.dialogue(Purpose::Write, deadline)?;
+    let (mut callbacks, host_key) = dialogue.split();
     callbacks.sideband_progress(|text| {
-        said.borrow_mut().extend_from_slice(text);
-        true
+        let mut said = said.borrow_mut();
+        let room = MAX_WORDS.saturating_sub(said.len());
+        said.extend_from_slice(text.get(..room).unwrap_or(text));
+        Instant::now() < deadline
     });
     callbacks.push_update_reference(|_, refusal| {
         *status.borrow_mut() = refusal.map(str::to_owned);
@@ -97,7 +107,7 @@ fn send(
         }
     });
     let mut options = PushOptions::new();
-    options.remote_callbacks(callbacks);
+    options.remote_callbacks(callbacks).proxy_options(proxy);
     let mut remote = store
         .repository()?
         .remote_anonymous(&url)
@@ -109,6 +119,11 @@ fn send(
     let force = if replaced { "+" } else { "" };
     let outcome = remote.push(&[format!("{force}{ours}:{name}")], Some(&mut options));
     drop(options);
+    if outcome.is_err()
+        && let Some(refused) = host_key.refusal(&url)
+    {
+        return Err(refused);
+    }
     let said = String::from_utf8_lossy(&said.take())
         .trim()
         .replace('\n', " ");

@@ -14,6 +14,7 @@ pub mod distrust;
 pub mod field_owners;
 pub mod manifest;
 pub mod repository;
+pub mod scalar;
 pub mod topology;
 pub mod trust_domain;
 pub mod yaml;

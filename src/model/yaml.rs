@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 
 use super::{
     diagnostic::{Code, Diagnostic, Position, nearest},
     repository::RepoPath,
+    scalar::{self, Scalar},
 };
 
 /// How deep a document may nest.
@@ -149,7 +150,17 @@ fn child(pointer: &str, part: &str) -> String {
 
 /// Reads every document of a file that is not empty.
 pub fn parse(path: &RepoPath, text: &str) -> Result<Vec<Document>, Diagnostic> {
+    load(path, text, false)
+}
+
+/// Reads as [`parse`] does, with scalars carried as [`scalar`] says.
+pub fn parse_carried(path: &RepoPath, text: &str) -> Result<Vec<Document>, Diagnostic> {
+    load(path, text, true)
+}
+
+fn load(path: &RepoPath, text: &str, carried: bool) -> Result<Vec<Document>, Diagnostic> {
     let mut loader = Loader {
+        carried,
         events: Parser::new_from_str(text),
         path,
         anchors: BTreeMap::new(),
@@ -198,6 +209,8 @@ struct Node {
 }
 
 struct Loader<'a> {
+    /// Whether scalars are carried.
+    carried: bool,
     events: Parser<'a, StrInput<'a>>,
     path: &'a RepoPath,
     anchors: BTreeMap<usize, Node>,
@@ -364,8 +377,15 @@ impl<'a> Loader<'a> {
         if matches!(event, Event::SequenceStart(..) | Event::MappingStart(..)) {
             return Err(self.refuse("a key must be a single value", span));
         }
+        // A key is its text, but for null.
+        if let Event::Scalar(text, _, 0, None) = &event
+            && !text.is_empty()
+        {
+            self.count(1, span)?;
+            return Ok(text.clone().into_owned());
+        }
         match self.node(event, span, "\0key", None, depth)?.value {
-            Value::String(key) => Ok(key),
+            Value::String(key) => Ok(scalar::text(&key.into()).into_owned()),
             Value::Array(_) | Value::Object(_) => {
                 Err(self.refuse("a key must be a single value", span))
             }
@@ -402,27 +422,36 @@ impl<'a> Loader<'a> {
                 span,
             )
         };
-        let plain = || match resolve(text) {
+        let plain = || match scalar::resolve(text) {
             Scalar::NotFinite => Err(no_json(text)),
             Scalar::Value(value) => Ok(value),
         };
         let Some(tag) = tag else {
-            return if style == ScalarStyle::Plain {
-                plain()
-            } else {
-                Ok(text.into())
+            return match (style, self.carried) {
+                (ScalarStyle::Plain, false) => plain(),
+                (ScalarStyle::Plain, true) => match scalar::plain(text) {
+                    Scalar::NotFinite => Err(no_json(text)),
+                    Scalar::Value(value) => Ok(value),
+                },
+                (_, false) => Ok(text.into()),
+                (_, true) => Ok(scalar::quoted(text)),
             };
         };
         // `!` alone, the non-specific tag, is a string.
         if (tag.handle == "!" && tag.suffix.is_empty())
             || (tag.handle.is_empty() && tag.suffix == "!")
         {
-            return Ok(text.into());
+            return Ok(if self.carried {
+                scalar::literal(text)
+            } else {
+                text.into()
+            });
         }
         if !tag.is_yaml_core_schema() {
             return Err(self.unknown_tag(tag, span));
         }
         let value = match tag.suffix.as_str() {
+            "str" if self.carried => return Ok(scalar::literal(text)),
             "str" => return Ok(text.into()),
             "int" | "bool" | "null" | "float" => plain()?,
             _ => return Err(self.unknown_tag(tag, span)),
@@ -439,89 +468,6 @@ impl<'a> Loader<'a> {
             Err(self.refuse(format!("`{text}` is no `!!{}`", tag.suffix), span))
         }
     }
-}
-
-enum Scalar {
-    Value(Value),
-    NotFinite,
-}
-
-/// The meaning of a plain scalar, as go-yaml v3 resolves it (`resolve.go`).
-fn resolve(text: &str) -> Scalar {
-    Scalar::Value(match text {
-        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-        "true" | "True" | "TRUE" => true.into(),
-        "false" | "False" | "FALSE" => false.into(),
-        ".nan" | ".NaN" | ".NAN" | ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF"
-        | "-.inf" | "-.Inf" | "-.INF" => return Scalar::NotFinite,
-        _ => integer(text)
-            .or_else(|| float(text))
-            .unwrap_or_else(|| text.into()),
-    })
-}
-
-/// Integers in every notation that Go's `strconv.ParseInt` knows with base 0.
-fn integer(text: &str) -> Option<Value> {
-    let negative = text.starts_with('-');
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if !unsigned.starts_with(|c: char| c.is_ascii_digit()) {
-        return None;
-    }
-    let digits = unsigned.replace('_', "");
-    let prefixed = |prefixes: [&str; 2]| prefixes.iter().find_map(|p| digits.strip_prefix(p));
-    let (digits, radix) = if let Some(digits) = prefixed(["0x", "0X"]) {
-        (digits, 16)
-    } else if let Some(digits) = prefixed(["0b", "0B"]) {
-        (digits, 2)
-    } else if let Some(digits) = prefixed(["0o", "0O"]) {
-        (digits, 8)
-    } else if digits.len() > 1 && digits.starts_with('0') {
-        (&digits[1..], 8)
-    } else {
-        (digits.as_str(), 10)
-    };
-    if !digits.starts_with(|c: char| c.is_digit(radix)) {
-        return None;
-    }
-    let magnitude = u64::from_str_radix(digits, radix).ok()?;
-    if negative {
-        0_i64.checked_sub_unsigned(magnitude).map(Value::from)
-    } else {
-        Some(magnitude.into())
-    }
-}
-
-/// Decimal floating point numbers: `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`.
-fn float(text: &str) -> Option<Value> {
-    let digits = text.replace('_', "");
-    let number = digits.strip_prefix(['-', '+']).unwrap_or(&digits);
-    let (mantissa, exponent) = match number.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
-        None => (number, None),
-    };
-    let all_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let mantissa_fits = all_digits(whole)
-        && all_digits(fraction)
-        && !(whole.is_empty() && fraction.is_empty())
-        && text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-' | '+'));
-    let exponent_fits = exponent.is_none_or(|exponent| {
-        let digits = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
-        !digits.is_empty() && all_digits(digits)
-    });
-    if !(mantissa_fits && exponent_fits) {
-        return None;
-    }
-    let parsed: f64 = digits.parse().ok()?;
-    // A float that is whole is written without a fraction in JSON, as Go does.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "only where nothing is cut off"
-    )]
-    if parsed.fract() == 0.0 && parsed.abs() < 1e15 {
-        return Some((parsed as i64).into());
-    }
-    Number::from_f64(parsed).map(Value::Number)
 }
 
 /// Writes objects as YAML documents that YAML 1.1 and 1.2 readers understand alike: every string

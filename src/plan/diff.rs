@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 use similar::{ChangeTag, DiffOp, TextDiff, udiff::UnifiedHunkHeader};
 
-use super::{fields, mask, settled::strip_bookkeeping};
+use super::{field_changes, mask, settled::strip_bookkeeping};
 use crate::model::{manifest::ObjectRef, yaml};
 
 /// How many unchanged lines are shown around a change.
@@ -46,7 +46,7 @@ pub struct Difference {
     /// The places where it changes.
     pub hunks: Vec<Hunk>,
     /// The fields that change; none if the object begins or ends.
-    pub fields: Vec<fields::FieldChange>,
+    pub fields: Vec<field_changes::FieldChange>,
 }
 
 /// A place where an object changes.
@@ -138,7 +138,7 @@ pub fn difference(
     };
     let (from, to) = (name(&old), name(&new));
     let fields = match (&before, &after) {
-        (Some(before), Some(after)) => fields::changes(before, after, live),
+        (Some(before), Some(after)) => field_changes::changes(before, after, live),
         (_, _) => Vec::new(),
     };
     Some(Difference {
@@ -206,7 +206,7 @@ fn align(before: &mut Value, after: &Value) {
 
 /// What `order` has, too, in its order; then the rest.
 fn in_order_of(mut items: Vec<Value>, order: &[Value]) -> Vec<Value> {
-    let keys = fields::item_keys(&items, order);
+    let keys = field_changes::item_keys(&items, order);
     let same = |a: &Value, b: &Value| match keys {
         Some(keys) => keys.iter().all(|key| a[*key] == b[*key]),
         None => a == b,

@@ -1,24 +1,44 @@
 //! Desired × live → steps: what has to be written so that a cluster is as it should be.
 //!
+//! What others do to the same objects is judged field by field, by the records of field managers
+//! ([`contest`], [`writers`]); what people may say about an object is in [`policy`]; deletions that
+//! wait for somebody's word in [`guard`]; fights in [`fight`].
+//!
 //! **Invariants:** nothing here does I/O; what is in force already yields no step, so a pass over an
-//! unchanged cluster writes nothing; only what is provably ours is deleted; the value of a Secret
-//! never gets into a text.
+//! unchanged cluster writes nothing; only what is provably ours is deleted; a controller's field is
+//! not taken unless the repository says so; the value of a Secret never gets into a text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::model::manifest::{Manifest, ObjectKey, ObjectRef};
 
+pub mod contest;
 pub mod diff;
+pub mod field_changes;
 pub mod fields;
+pub mod fight;
+pub mod guard;
+pub mod health;
 pub mod mask;
+pub mod normalise;
 pub mod order;
 pub mod ownership;
+pub mod policy;
 pub mod prune;
+mod quantity;
 pub mod settled;
+pub mod writers;
 
-use self::settled::Settled;
+use self::{
+    contest::{Difference, differences, judge},
+    fields::FieldPath,
+    fight::{Fight, Fights},
+    policy::Policy,
+    settled::Settled,
+};
 
 /// What a step does to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,64 +69,121 @@ pub struct Step {
     pub reference: ObjectRef,
     /// What is done to it.
     pub action: Action,
-    /// How it should be; `None` if it is deleted.
+    /// How it is declared; `None` if it is deleted.
     pub desired: Option<Value>,
+    /// Fields of it that are left to a controller, as the repository asks.
+    pub yields: Vec<FieldPath>,
     /// How it is; `None` if it is created.
     pub live: Option<Value>,
+    /// Whether fields are taken from controllers, as the repository asks.
+    pub forced: bool,
+    /// Whether it only puts back what was applied before.
+    pub corrects: bool,
+    /// What people wrote, which is overwritten.
+    pub drift: Vec<Difference>,
 }
 
-/// Everything that has to be written.
+impl Step {
+    /// A plain write.
+    pub fn new(
+        action: Action,
+        reference: ObjectRef,
+        desired: Option<Value>,
+        live: Option<Value>,
+    ) -> Self {
+        Self {
+            reference,
+            action,
+            desired,
+            yields: Vec::new(),
+            live,
+            forced: false,
+            corrects: false,
+            drift: Vec::new(),
+        }
+    }
+}
+
+/// An object with fields of others, in words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// The object.
+    pub reference: ObjectRef,
+    /// Each field with its writer.
+    pub fields: Vec<String>,
+}
+
+/// Everything that has to be written, and what is left as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// The writes, in the order in which they should begin.
     pub steps: Vec<Step>,
+    /// What stands, and is to be asked about by a dry run.
+    pub verify: Vec<Step>,
     /// How many objects are as they should be.
     pub unchanged: usize,
     /// Objects in our set that are no longer declared, and why they stay.
     pub kept: Vec<(ObjectRef, prune::Kept)>,
+    /// Objects that people asked to leave alone.
+    pub left_alone: Vec<ObjectRef>,
+    /// Objects that are being deleted: they are made anew once they are gone.
+    pub ending: Vec<ObjectRef>,
+    /// Objects that are not applied, as controllers own fields with other values.
+    pub undecided: Vec<Told>,
+    /// Objects that people changed, and when that is put right.
+    pub drifted: Vec<(Told, Timestamp)>,
+    /// Objects about which somebody fights with us.
+    pub contested: Vec<(Told, Fight)>,
+    /// Objects that another tool has in its inventory: whose, and by which mark.
+    pub shared: Vec<(ObjectRef, &'static str, String)>,
+    /// When the next look is due, though nothing changes.
+    pub wake: Option<Timestamp>,
 }
 
-/// Compares what should be with what is. `pruning` is false while the desired objects are known to
-/// be incomplete: then nothing is deleted.
+/// What a plan goes by, besides what is and what should be.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// How long what people changed stays.
+    pub drift_grace: SignedDuration,
+    /// False while the desired objects are known to be incomplete: then nothing is deleted.
+    pub pruning: bool,
+    /// Who fights with us.
+    pub fights: &'a Fights,
+}
+
+/// How many objects are asked about in one pass.
+const VERIFY_AT_ONCE: usize = 25;
+
+/// Compares what should be with what is.
 pub fn plan(
     desired: &[Manifest],
     live: &BTreeMap<ObjectKey, Value>,
-    settled: &Settled,
-    pruning: bool,
+    settled: &mut Settled,
+    rules: &Rules<'_>,
 ) -> Plan {
     let mut plan = Plan::default();
-    let mut declared = std::collections::BTreeSet::new();
+    let mut declared = BTreeSet::new();
     for manifest in desired {
         let key = manifest.reference.key();
-        let found = live.get(&key);
-        let in_force = found.is_some_and(|live| settled.stands(&key, &manifest.object, live));
+        plan.consider(manifest, &key, live.get(&key), settled, rules);
         declared.insert(key);
-        if in_force {
-            plan.unchanged += 1;
-            continue;
-        }
-        plan.steps.push(Step {
-            reference: manifest.reference.clone(),
-            action: if found.is_some() {
-                Action::Update
-            } else {
-                Action::Create
-            },
-            desired: Some(manifest.object.clone()),
-            live: found.cloned(),
-        });
     }
     for (key, object) in live.iter().filter(|(key, _)| !declared.contains(key)) {
         let Some(reference) = ObjectRef::of(object).filter(|found| found.key() == *key) else {
             continue;
         };
-        match prune::may_delete(&reference, object, pruning) {
-            Ok(()) => plan.steps.push(Step {
-                reference,
-                action: Action::Delete,
-                desired: None,
-                live: Some(object.clone()),
-            }),
+        if is_ending(object) {
+            plan.ending.push(reference);
+            continue;
+        }
+        match prune::may_delete(&reference, object, rules.pruning) {
+            Ok(()) => {
+                let live = Some(object.clone());
+                let step = Step::new(Action::Delete, reference, None, live);
+                plan.steps.push(step);
+            }
             Err(kept) => plan.kept.push((reference, kept)),
         }
     }
@@ -114,85 +191,107 @@ pub fn plan(
     plan
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
+fn is_ending(live: &Value) -> bool {
+    !live["metadata"]["deletionTimestamp"].is_null()
+}
 
-    use super::*;
-    use crate::model::{
-        manifest::{FIELD_MANAGER, Origin},
-        repository::RepoPath,
-    };
-
-    fn manifest(object: Value) -> Manifest {
-        let origin = Origin {
-            path: RepoPath::ROOT,
-            position: None,
-        };
-        Manifest::new(object, origin).unwrap()
-    }
-
-    fn config_map(name: &str, value: &str) -> Value {
-        json!({
-            "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"name": name, "namespace": "n"},
-            "data": {"k": value},
-        })
-    }
-
-    /// As the API server would return it after our apply.
-    fn applied(object: &Value) -> Value {
-        let mut live = object.clone();
-        live["metadata"]["uid"] = "u".into();
-        live["metadata"]["resourceVersion"] = "1".into();
-        live["metadata"]["managedFields"] = json!([{
-            "manager": FIELD_MANAGER, "operation": "Apply",
-            "fieldsV1": {"f:data": {"f:k": {}}},
-        }]);
-        live
-    }
-
-    fn steps(desired: &[&Value], live: &[Value], pruning: bool) -> Vec<String> {
-        let desired: Vec<_> = desired
-            .iter()
-            .map(|object| manifest((*object).clone()))
-            .collect();
-        let live = live
-            .iter()
-            .map(|live| (ObjectRef::of(live).unwrap().key(), live.clone()))
-            .collect();
-        plan(&desired, &live, &Settled::default(), pruning)
-            .steps
-            .iter()
-            .map(|step| format!("{} {}", step.action.as_str(), step.reference))
-            .collect()
-    }
-
-    #[test]
-    fn only_differences_are_written() {
-        let (a, b) = (config_map("a", "1"), config_map("b", "1"));
-        let changed = config_map("a", "2");
-        let none: [&str; 0] = [];
-        assert_eq!(steps(&[&a], &[], true), ["create ConfigMap n/a"]);
-        assert_eq!(steps(&[&a], &[applied(&a)], true), none);
-        assert_eq!(
-            steps(&[&changed], &[applied(&a)], true),
-            ["update ConfigMap n/a"]
+impl Plan {
+    /// Decides about one declared object.
+    fn consider(
+        &mut self,
+        manifest: &Manifest,
+        key: &ObjectKey,
+        found: Option<&Value>,
+        settled: &mut Settled,
+        rules: &Rules<'_>,
+    ) {
+        let (reference, object) = (&manifest.reference, &manifest.object);
+        let (policy, _) = Policy::of(object);
+        if policy.left_alone || found.is_some_and(policy::is_left_alone) {
+            self.left_alone.push(reference.clone());
+            return;
+        }
+        let mut step = Step::new(
+            Action::Create,
+            reference.clone(),
+            Some(object.clone()),
+            found.cloned(),
         );
-        assert_eq!(
-            steps(&[&a], &[applied(&a), applied(&b)], true),
-            ["delete ConfigMap n/b"]
-        );
-        assert_eq!(steps(&[&a], &[applied(&a), applied(&b)], false), none);
+        step.corrects = settled.was_applied(key, object);
+        let mut others = Vec::new();
+        if let Some(live) = found {
+            if is_ending(live) {
+                self.ending.push(reference.clone());
+                return;
+            }
+            if let Some((tool, mark)) = writers::other_inventory(live, object) {
+                self.shared.push((reference.clone(), tool, mark));
+            }
+            if settled.remembers(key, object, live) {
+                self.unchanged += 1;
+                let due = settled.is_to_be_verified(key, rules.now);
+                if due && self.verify.len() < VERIFY_AT_ONCE {
+                    step.action = Action::Update;
+                    self.verify.push(step);
+                }
+                return;
+            }
+            let found = differences(object, live);
+            others = found.iter().map(Difference::words).collect();
+            let verdict = judge(object, found, &policy);
+            if !verdict.undecided.is_empty() {
+                let fields = verdict.undecided.iter().map(Difference::words).collect();
+                let reference = reference.clone();
+                self.undecided.push(Told { reference, fields });
+                return;
+            }
+            let agreed = verdict.drift.is_empty() && !verdict.forced;
+            if agreed && ownership::in_force(&verdict.desired, live) {
+                self.unchanged += 1;
+                settled.remember(key.clone(), object, live, rules.now);
+                return;
+            }
+            if let Some(due) = is_due_at(&verdict.drift, rules.drift_grace)
+                && rules.now < due
+            {
+                let fields = verdict.drift.iter().map(Difference::words).collect();
+                let reference = reference.clone();
+                self.drifted.push((Told { reference, fields }, due));
+                self.wake_at(due);
+                return;
+            }
+            step.action = Action::Update;
+            step.yields = verdict.yields;
+            step.forced = verdict.forced;
+            step.corrects |= !verdict.drift.is_empty();
+            step.drift = verdict.drift;
+        }
+        if step.corrects
+            && let Some(fight) = rules.fights.about(key, rules.now)
+        {
+            let told = Told {
+                reference: reference.clone(),
+                fields: others,
+            };
+            self.contested.push((told, fight));
+            if rules.now < fight.paused_until {
+                self.wake_at(fight.paused_until);
+                return;
+            }
+        }
+        self.steps.push(step);
     }
 
-    #[test]
-    fn what_was_not_applied_by_us_is_never_deleted() {
-        let mut foreign = applied(&config_map("b", "1"));
-        foreign["metadata"]["managedFields"][0]["manager"] = "kubectl".into();
-        let mut copied = applied(&config_map("c", "1"));
-        copied["metadata"]["ownerReferences"] = json!([{"controller": true, "name": "x"}]);
-        let none: [&str; 0] = [];
-        assert_eq!(steps(&[], &[foreign, copied], true), none);
+    fn wake_at(&mut self, at: Timestamp) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 }
+
+/// When what people wrote is put right: a while after the last of them wrote.
+fn is_due_at(drift: &[Difference], grace: SignedDuration) -> Option<Timestamp> {
+    let last = drift.iter().filter_map(|difference| difference.at).max()?;
+    Some(last + grace)
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,10 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::model::field_owners::{applied_fields, is_main, is_ours};
-
-/// The manager that `kubectl apply` without `--server-side` writes down.
-const KUBECTL: &str = "kubectl-client-side-apply";
+use super::{fields, quantity};
+use crate::model::field_owners::applied_fields;
 
 /// Whether a live object is already as our apply of `desired` would make it: it has every desired
 /// value, and we own nothing that is no longer desired. False is always safe: the apply decides.
@@ -16,53 +14,43 @@ pub fn in_force(desired: &Value, live: &Value) -> bool {
     }
 }
 
-/// The records of an object that we apply and that people applied by `kubectl apply` before, once that
-/// is ours alone: else the field would stay whatever the repository says, or be a conflict for ever.
-/// `None` if no such record is left.
-pub fn taken_over(live: &Value) -> Option<Value> {
-    applied_fields(live)?;
-    let mut records = live["metadata"]["managedFields"].as_array()?.clone();
-    let place = records.iter().position(|entry| {
-        entry["manager"] == KUBECTL && entry["operation"] == "Update" && is_main(entry)
-    })?;
-    let theirs = records.remove(place);
-    let mut own = records.iter_mut();
-    let own = own.find(|entry| is_ours(entry))?;
-    join(&mut own["fieldsV1"], &theirs["fieldsV1"]);
-    Some(records.into())
-}
-
-/// Adds the fields of one record to those of another.
-fn join(fields: &mut Value, more: &Value) {
-    if let (Some(fields), Some(more)) = (fields.as_object_mut(), more.as_object()) {
-        for (path, below) in more {
-            join(
-                fields.entry(path.clone()).or_insert_with(|| below.clone()),
-                below,
-            );
-        }
-    }
-}
-
 /// Whether `live` has everything that `desired` has. Lists must agree item by item: an item may
 /// have more, a list may not.
-fn contains(live: &Value, desired: &Value) -> bool {
+pub(super) fn contains(live: &Value, desired: &Value) -> bool {
+    contains_in("", live, desired)
+}
+
+/// As [`contains`], inside a member of this name.
+fn contains_in(within: &str, live: &Value, desired: &Value) -> bool {
     match (live, desired) {
-        (Value::Object(live), Value::Object(desired)) => desired.iter().all(|(name, desired)| {
-            match live.get(name) {
-                Some(live) => contains(live, desired),
-                // The server drops a null.
-                None => desired.is_null(),
-            }
-        }),
+        (Value::Object(live), Value::Object(desired)) => {
+            desired.iter().all(|(name, desired)| match live.get(name) {
+                Some(live) => {
+                    contains_in(name, live, desired)
+                        || (quantity::is_quantity(within, name) && quantity::same(live, desired))
+                }
+                // The server drops what says nothing.
+                None => is_void(desired),
+            })
+        }
         (Value::Array(live), Value::Array(desired)) => {
             live.len() == desired.len()
                 && live
                     .iter()
                     .zip(desired)
-                    .all(|(live, desired)| contains(live, desired))
+                    .all(|(live, desired)| contains_in("", live, desired))
         }
         (live, desired) => live == desired,
+    }
+}
+
+/// A null, or a list or mapping of nothing.
+fn is_void(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        _ => false,
     }
 }
 
@@ -72,12 +60,7 @@ fn owns_only(fields: &Map<String, Value>, desired: &Value) -> bool {
         let found = match path.split_once(':') {
             None => return path == ".",
             Some(("f", name)) => desired.get(name),
-            Some(("k", keys)) => item(desired, |item| {
-                serde_json::from_str::<Map<String, Value>>(keys).is_ok_and(|keys| {
-                    keys.iter()
-                        .all(|(key, value)| item.get(key).is_none_or(|found| found == value))
-                })
-            }),
+            Some(("k", keys)) => fields::keyed(desired, keys),
             Some(("v", value)) => item(desired, |item| {
                 serde_json::from_str::<Value>(value).is_ok_and(|value| *item == value)
             }),
@@ -109,30 +92,6 @@ mod tests {
                 {"manager": "trustweave", "operation": "Apply", "fieldsV1": {"f:spec": fields}},
             ]},
         })
-    }
-
-    #[test]
-    fn what_kubectl_applied_becomes_ours_alone_and_nobody_elses_does() {
-        let kubectl = json!({
-            "manager": KUBECTL, "operation": "Update", "fieldsV1": {"f:spec": {"f:b": {"f:c": {}}}},
-        });
-        let mut live = live(&json!({}), &json!({"f:a": {}}));
-        assert_eq!(taken_over(&live), None);
-        let records = live["metadata"]["managedFields"].as_array_mut().unwrap();
-        let others = records.len();
-        records.push(kubectl.clone());
-        let mut scaled = kubectl.clone();
-        scaled["subresource"] = "scale".into();
-        records.push(scaled.clone());
-        let after = taken_over(&live).unwrap();
-        let after = after.as_array().unwrap();
-        assert_eq!(after.len(), others + 1);
-        assert_eq!(after[others], scaled);
-        let ours = json!({"f:spec": {"f:a": {}, "f:b": {"f:c": {}}}});
-        assert_eq!(after[2]["fieldsV1"], ours);
-        // What we never applied is not taken.
-        let theirs = json!({"metadata": {"managedFields": [kubectl]}});
-        assert_eq!(taken_over(&theirs), None);
     }
 
     #[test]
@@ -181,6 +140,13 @@ mod tests {
             json!({"p": [{"port": 1}]}),
             json!({"p": [{"port": 1, "protocol": "TCP"}]}),
             json!({"f:p": {"k:{\"port\":1,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}}}}),
+            true,
+        );
+        // What the server spells its own way, and what it leaves out.
+        check(
+            json!({"limits": {"cpu": "1000m"}, "list": [], "none": null}),
+            json!({"limits": {"cpu": "1"}}),
+            json!({"f:limits": {"f:cpu": {}}}),
             true,
         );
         assert!(!in_force(&json!({"a": 1}), &json!({"a": 1})));

@@ -21,6 +21,7 @@ use crate::{
         topology::Edge,
         trust_domain::{ClusterName, TrustDomain},
     },
+    plan::policy,
     render,
 };
 
@@ -34,6 +35,8 @@ pub fn overlay(
     let rendered = render::render(tree, &overlay_directory(cluster));
     let mut resolved = resolve(rendered.manifests, &declarations.topology, peers);
     resolved.diagnostics.splice(0..0, rendered.diagnostics);
+    let mistaken = policy::check(&resolved.manifests);
+    resolved.diagnostics.extend(mistaken);
     resolved
 }
 

@@ -8,8 +8,10 @@
 
 pub mod desired;
 mod memory;
+mod overlay;
 pub mod publish;
 mod report;
 pub mod schedule;
 pub mod server;
+pub mod settings;
 pub mod sync;

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::{
     memory::{self, time},
-    sync::{Identity, Inputs, PublishReport},
+    overlay::Overlay,
+    sync::{Identity, Inputs, PublishReport, revision::Held},
 };
 use crate::{
     cluster::{
@@ -33,11 +34,14 @@ pub(super) struct Pass<'a> {
     pub(super) objects: usize,
     pub(super) writes: usize,
     pub(super) failures: &'a [String],
-    pub(super) kept: &'a [String],
+    pub(super) overlay: &'a Overlay,
     pub(super) diagnostics: &'a [Diagnostic],
-    pub(super) suspended: bool,
+    /// Whether the overlay is not applied, and why, if somebody said so.
+    pub(super) suspended: Option<&'a str>,
+    /// The request that the pass was made for, or another before.
+    pub(super) handled_request: Option<&'a str>,
     /// Why the revision is not the branch's tip.
-    pub(super) rewound: Option<&'a str>,
+    pub(super) held: Option<&'a Held>,
     /// The repository no longer knows this agent.
     pub(super) retired: bool,
     /// How the SPIRE server stands.
@@ -161,15 +165,18 @@ pub(super) fn git_sync_status(pass: &Pass<'_>, former: &GitSyncStatus) -> GitSyn
         let count = pass.failures.len();
         let message = format!("{count} write(s) failed; first: {failure}");
         condition("Ready", Some(false), "WritesFailed", &message)
-    } else if let Some(why) = pass.rewound {
-        condition("Ready", Some(false), "Rewound", why)
+    } else if let Some(held) = pass.held {
+        condition("Ready", Some(false), held.reason, &held.message)
     } else if pass.retired {
         let message = "the repository no longer names this cluster: every peer is given up, and the \
                        overlay's objects stay";
         condition("Ready", Some(false), "Retired", message)
-    } else if pass.suspended {
-        let message = "spec.suspend is true: the overlay is not applied";
-        condition("Ready", Some(false), "Suspended", message)
+    } else if let Some(why) = pass.suspended {
+        let separator = if why.is_empty() { "" } else { ": " };
+        let message = format!("spec.suspend is true, the overlay is not applied{separator}{why}");
+        condition("Ready", Some(false), "Suspended", &message)
+    } else if let Some(waiting) = pass.overlay.waiting(&pass.identity.cluster) {
+        condition("Ready", Some(false), "PruneWaits", &waiting)
     } else if errors > 0 {
         let message = format!("{errors} error(s) in the repository");
         condition("Ready", Some(false), "RepositoryInvalid", &message)
@@ -196,8 +203,16 @@ pub(super) fn git_sync_status(pass: &Pass<'_>, former: &GitSyncStatus) -> GitSyn
         None if pass.server.memory.installation.is_none() => Vec::new(),
         None => of_server(former),
     };
+    let of_overlay = match pass.suspended {
+        // It was not looked at.
+        Some(_) => Vec::new(),
+        None => pass.overlay.conditions(&pass.identity.cluster),
+    };
+    let of_overlay = of_overlay
+        .iter()
+        .map(|it| condition(it.kind, it.status, it.reason, &it.message));
     let same = former.revision.as_deref() == Some(pass.revision.as_str()) && pass.writes == 0;
-    let status = GitSyncStatus {
+    let mut status = GitSyncStatus {
         cluster: pass.identity.cluster.to_string(),
         trust_domain: pass.identity.trust_domain.to_string(),
         revision: Some(pass.revision.to_string()),
@@ -214,7 +229,11 @@ pub(super) fn git_sync_status(pass: &Pass<'_>, former: &GitSyncStatus) -> GitSyn
         bundle_source: None,
         server: (pass.server.memory != server::Memory::default())
             .then(|| (&pass.server.memory).into()),
-        conditions: [ready, valid].into_iter().chain(of_server).collect(),
+        conditions: [ready, valid]
+            .into_iter()
+            .chain(of_overlay)
+            .chain(of_server)
+            .collect(),
         diagnostics: pass
             .diagnostics
             .iter()
@@ -222,8 +241,10 @@ pub(super) fn git_sync_status(pass: &Pass<'_>, former: &GitSyncStatus) -> GitSyn
             .map(ToString::to_string)
             .collect(),
         failures: pass.failures.iter().take(LINES).cloned().collect(),
-        kept: pass.kept.iter().take(LINES).cloned().collect(),
+        handled_request: pass.handled_request.map(str::to_owned),
+        ..GitSyncStatus::default()
     };
+    pass.overlay.write(&mut status);
     with_inputs(status, pass.inputs, former, &now)
 }
 

@@ -7,12 +7,15 @@ use json_patch::{
 };
 use serde_json::Value;
 
-use super::resource::Resource;
+use super::resource::{IDENTITY, Resource, missing};
+use crate::model::{manifest::ObjectRef, scalar};
 
-/// Applies the patch to an object: in full, or not at all.
+/// Applies the patch to an object: in full, or not at all. As in kustomize, scalars get their
+/// meaning before, and the patch may change the name and the kind; what named the object follows if
+/// its identity was remembered before.
 pub(super) fn apply(resource: &mut Resource, patch: &Patch) -> Result<(), String> {
     let mut changed = resource.clone();
-    changed.remember();
+    scalar::settle(&mut changed.object);
     for (index, operation) in patch.iter().enumerate() {
         let Some(operation) = plain(operation.clone(), &changed.object) else {
             continue;
@@ -20,12 +23,11 @@ pub(super) fn apply(resource: &mut Resource, patch: &Patch) -> Result<(), String
         json_patch::patch(&mut changed.object, &[operation])
             .map_err(|error| format!("operation {index} at `{}`: {}", error.path, error.kind))?;
     }
-    // References by name are not followed, so names stay.
-    if changed.kind() != resource.kind() || changed.name() != resource.name() {
-        return Err("a patch must not change `kind` or `metadata.name`".to_owned());
-    }
-    if changed.api_version().is_empty() {
-        return Err("a patch must not take `apiVersion` away".to_owned());
+    if ObjectRef::of(&changed.object).is_none() || changed.api_version().is_empty() {
+        return Err(format!(
+            "a patch must not take `{}` away",
+            missing(&changed.object, &IDENTITY)
+        ));
     }
     *resource = changed;
     Ok(())

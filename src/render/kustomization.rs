@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::{dialect, selector::Target};
+use super::{dialect, generator::GeneratorArgs, replacement::Replacement, selector::Target};
 use crate::model::{
     diagnostic::{Code, Diagnostic},
     repository::RepoPath,
@@ -16,50 +15,27 @@ use crate::model::{
 pub(super) const FILE_NAMES: [&str; 3] =
     ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
-const API_VERSION: &str = "kustomize.config.k8s.io/v1beta1";
-const KIND: &str = "Kustomization";
-
 const COMMIT_RESULT: &str = "render it where you have the tool (`kustomize build`, `helm template`) and commit the result as a resource";
-const PLAIN_PATCH: &str = "use `patches`, or write it in the manifests";
 
 /// Fields of kustomize that are not rendered here, and what to use instead.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("bases", "list the directory in `resources`"),
-    ("buildMetadata", "remove it"),
-    ("commonAnnotations", PLAIN_PATCH),
     (
-        "commonLabels",
-        "use `labels` with `pairs` and `includeSelectors: true`",
+        "buildMetadata",
+        "remove it; `labels` and `commonAnnotations` add what you want to see on objects",
     ),
-    (
-        "components",
-        "make it a kustomization of kind Kustomization and list it in `resources`",
-    ),
-    ("configMapGenerator", COMMIT_RESULT),
     ("configurations", COMMIT_RESULT),
-    ("crds", "remove it, and list the CRD in `resources`"),
-    ("generatorOptions", COMMIT_RESULT),
+    (
+        "crds",
+        "remove it, list the CRD in `resources`, and follow names with `replacements`",
+    ),
     ("generators", COMMIT_RESULT),
     ("helmChartInflationGenerator", COMMIT_RESULT),
     ("helmCharts", COMMIT_RESULT),
     ("helmGlobals", COMMIT_RESULT),
-    ("imageTags", PLAIN_PATCH),
-    ("images", PLAIN_PATCH),
-    ("namePrefix", "write the full names in the manifests"),
-    ("nameSuffix", "write the full names in the manifests"),
     ("openapi", COMMIT_RESULT),
-    ("patchesJson6902", "use `patches` with `target`"),
-    ("patchesStrategicMerge", "use `patches` with `path`"),
-    ("replacements", PLAIN_PATCH),
-    ("replicas", PLAIN_PATCH),
-    ("secretGenerator", COMMIT_RESULT),
-    (
-        "sortOptions",
-        "remove it: objects are applied in an order of their own",
-    ),
     ("transformers", COMMIT_RESULT),
     ("validators", "remove it; `trustweave check` validates"),
-    ("vars", PLAIN_PATCH),
+    ("vars", "use `replacements`"),
 ];
 
 /// The content of a `kustomization.yaml`.
@@ -68,18 +44,70 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 pub(super) struct Kustomization {
     #[serde(rename = "apiVersion")]
     _api_version: Option<String>,
-    #[serde(rename = "kind")]
-    _kind: Option<String>,
+    kind: Option<String>,
     #[serde(rename = "metadata")]
-    _metadata: Option<Value>,
+    _metadata: Option<Metadata>,
     /// Files and directories, relative to the file.
     pub(super) resources: Option<Vec<String>>,
+    /// More of them, as older versions of kustomize called them.
+    pub(super) bases: Option<Vec<String>>,
+    /// Directories with kustomizations that work on the objects of this one.
+    pub(super) components: Option<Vec<String>>,
     /// The namespace of everything.
     pub(super) namespace: Option<String>,
+    /// What names begin with.
+    pub(super) name_prefix: Option<String>,
+    /// What names end with.
+    pub(super) name_suffix: Option<String>,
     /// Labels for everything.
     pub(super) labels: Option<Vec<Labels>>,
+    /// Labels for everything, selectors too.
+    pub(super) common_labels: Option<BTreeMap<String, String>>,
+    /// Annotations for everything, pod templates too.
+    pub(super) common_annotations: Option<BTreeMap<String, String>>,
     /// Changes to objects.
     pub(super) patches: Option<Vec<PatchEntry>>,
+    /// Strategic merge patches, or files of them.
+    pub(super) patches_strategic_merge: Option<Vec<String>>,
+    /// JSON patches with targets.
+    pub(super) patches_json6902: Option<Vec<PatchEntry>>,
+    /// Other names, tags and digests for images.
+    pub(super) images: Option<Vec<Image>>,
+    /// More of them, as older versions of kustomize called them.
+    pub(super) image_tags: Option<Vec<Image>>,
+    /// Other numbers of replicas.
+    pub(super) replicas: Option<Vec<Replica>>,
+    /// `ConfigMaps` made of files and literals.
+    pub(super) config_map_generator: Option<Vec<GeneratorArgs>>,
+    /// Secrets made of files and literals.
+    pub(super) secret_generator: Option<Vec<GeneratorArgs>>,
+    /// Options for all of them.
+    pub(super) generator_options: Option<GeneratorOptions>,
+    /// Values of some fields copied to others.
+    pub(super) replacements: Option<Vec<Replacement>>,
+    /// The order of the objects.
+    pub(super) sort_options: Option<SortOptions>,
+}
+
+impl Kustomization {
+    /// Whether it works on the objects of the kustomization that includes it.
+    pub(super) fn is_component(&self) -> bool {
+        self.kind.as_deref() == Some("Component")
+    }
+}
+
+/// `metadata`, which has no effect.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Metadata {
+    #[serde(rename = "name")]
+    _name: Option<String>,
+    #[serde(rename = "namespace")]
+    _namespace: Option<String>,
+    #[serde(rename = "labels")]
+    _labels: Option<BTreeMap<String, String>>,
+    #[serde(rename = "annotations")]
+    _annotations: Option<BTreeMap<String, String>>,
 }
 
 /// An entry of `labels`.
@@ -91,15 +119,108 @@ pub(super) struct Labels {
     pub(super) include_selectors: bool,
     #[serde(default)]
     pub(super) include_templates: bool,
+    #[serde(default)]
+    pub(super) fields: Vec<FieldSpec>,
 }
 
-/// An entry of `patches`.
+/// A field of some kinds, as a user names it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct FieldSpec {
+    pub(super) group: Option<String>,
+    pub(super) version: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) path: String,
+    #[serde(default)]
+    pub(super) create: bool,
+}
+
+/// An entry of `patches` or `patchesJson6902`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PatchEntry {
     pub(super) path: Option<String>,
     pub(super) patch: Option<String>,
     pub(super) target: Option<Target>,
+    #[serde(default)]
+    pub(super) options: PatchOptions,
+}
+
+/// What a strategic merge patch may change besides.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct PatchOptions {
+    #[serde(default)]
+    pub(super) allow_name_change: bool,
+    #[serde(default)]
+    pub(super) allow_kind_change: bool,
+}
+
+/// An entry of `images`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Image {
+    #[serde(default)]
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) new_name: String,
+    #[serde(default)]
+    pub(super) new_tag: String,
+    #[serde(default)]
+    pub(super) tag_suffix: String,
+    #[serde(default)]
+    pub(super) digest: String,
+}
+
+/// An entry of `replicas`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Replica {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) count: i64,
+}
+
+/// `generatorOptions`, and `options` of a generator.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct GeneratorOptions {
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) disable_name_suffix_hash: bool,
+    #[serde(default)]
+    pub(super) immutable: bool,
+}
+
+/// `sortOptions`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct SortOptions {
+    pub(super) order: SortOrder,
+    pub(super) legacy_sort_options: Option<LegacySortOptions>,
+}
+
+/// How objects are ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum SortOrder {
+    /// By kind, then by name.
+    Legacy,
+    /// As they were read.
+    Fifo,
+}
+
+/// The kinds that come first and last.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct LegacySortOptions {
+    #[serde(default)]
+    pub(super) order_first: Vec<String>,
+    #[serde(default)]
+    pub(super) order_last: Vec<String>,
 }
 
 /// Reads the file; with its document, for the places in it.
@@ -130,16 +251,23 @@ pub(super) fn read(
     diagnostics.extend(dialect::ambiguous(&document, text).map(|found| found.refuse(path)));
     // Decoded without them, so that a typo shows in the same run.
     let mut supported = document.clone();
-    strip(&mut supported.value);
+    if let Some(map) = supported.value.as_object_mut() {
+        map.retain(|name, _| !UNSUPPORTED.iter().any(|(field, _)| field == name));
+    }
     match supported.decode::<Kustomization>(path) {
         Err(diagnostic) => diagnostics.push(diagnostic),
         Ok(kustomization) if diagnostics.is_empty() => {
             let content = document.value.as_object().into_iter().flatten();
             let typed = |name: &str| matches!(name, "apiVersion" | "kind");
-            if content.filter(|(name, _)| !typed(name)).count() == 0 {
-                return Err(vec![empty(path)]);
-            }
-            return Ok((kustomization, document));
+            let is_empty = content
+                .filter(|(name, value)| !typed(name) && !value.is_null() && *value != "")
+                .count()
+                == 0;
+            return if is_empty {
+                Err(vec![empty(path)])
+            } else {
+                Ok((kustomization, document))
+            };
         }
         Ok(_) => {}
     }
@@ -151,84 +279,45 @@ fn empty(path: &RepoPath) -> Diagnostic {
         .help("list manifests in `resources`")
 }
 
+/// Refuses other kinds than the two, and a version that is not the kind's.
 fn wrong_kind(path: &RepoPath, document: &Document) -> Option<Diagnostic> {
-    let at = |pointer: &str| document.position_of(pointer);
-    if document.value["kind"] == "Component" {
-        return Some(
-            Diagnostic::error(
-                Code::UnsupportedKustomization,
-                path,
-                "components are not rendered",
-            )
-            .at(at("/kind"))
-            .help("make it a kustomization of kind Kustomization"),
-        );
-    }
-    let wrong = |field: &str, expected: &str| {
+    let wrong = |field: &str, expected: &[&str]| {
         let found = document.value.get(field)?;
-        (found != expected).then(|| {
+        let fits = found.is_null() || found == "" || expected.iter().any(|one| found == one);
+        (!fits).then(|| {
             Diagnostic::error(
                 Code::WrongKind,
                 path,
-                format!("`{field}` is {found}, not `{expected}`"),
+                format!("`{field}` is {found}, not `{}`", expected.join("` or `")),
             )
-            .at(at(&format!("/{field}")))
-            .help(format!("write `{field}: {expected}`"))
+            .at(document.position_of(&format!("/{field}")))
+            .help(format!("write `{field}: {}`", expected[0]))
         })
     };
-    wrong("apiVersion", API_VERSION).or_else(|| wrong("kind", KIND))
+    let version = if document.value["kind"] == "Component" {
+        "kustomize.config.k8s.io/v1alpha1"
+    } else {
+        "kustomize.config.k8s.io/v1beta1"
+    };
+    wrong("kind", &["Kustomization", "Component"]).or_else(|| wrong("apiVersion", &[version]))
 }
 
 /// Everything in the document that kustomize knows and that is not rendered here.
 fn unsupported(path: &RepoPath, document: &Document) -> Vec<Diagnostic> {
-    let refuse = |pointer: &str, message: String, help: &str| {
-        Diagnostic::error(Code::UnsupportedKustomization, path, message)
-            .at(document.key_position_of(pointer))
-            .help(help)
-    };
-    let mut found = Vec::new();
-    for name in document
+    document
         .value
         .as_object()
         .into_iter()
         .flat_map(|map| map.keys())
-    {
-        if let Some((_, help)) = UNSUPPORTED.iter().find(|(field, _)| field == name) {
-            let message = format!("`{name}` is not rendered by Trustweave");
-            found.push(refuse(&format!("/{name}"), message, help));
-        }
-    }
-    let nested = [
-        ("labels", "fields", "label these fields with `patches`"),
-        (
-            "patches",
-            "options",
-            "remove it: a patch does not change an object's name or kind",
-        ),
-    ];
-    for (list, field, help) in nested {
-        let entries = document.value[list].as_array().into_iter().flatten();
-        for (index, entry) in entries.enumerate() {
-            if entry.get(field).is_some() {
-                let message = format!("`{list}[{index}].{field}` is not rendered by Trustweave");
-                found.push(refuse(&format!("/{list}/{index}/{field}"), message, help));
-            }
-        }
-    }
-    found
-}
-
-/// Takes out what [`unsupported`] reports.
-fn strip(value: &mut Value) {
-    let Value::Object(map) = value else {
-        return;
-    };
-    map.retain(|name, _| !UNSUPPORTED.iter().any(|(field, _)| field == name));
-    for (list, field) in [("labels", "fields"), ("patches", "options")] {
-        if let Some(Value::Array(entries)) = map.get_mut(list) {
-            for entry in entries.iter_mut().filter_map(Value::as_object_mut) {
-                entry.shift_remove(field);
-            }
-        }
-    }
+        .filter_map(|name| UNSUPPORTED.iter().find(|(field, _)| field == name))
+        .map(|(name, help)| {
+            Diagnostic::error(
+                Code::UnsupportedKustomization,
+                path,
+                format!("`{name}` is not rendered by Trustweave"),
+            )
+            .at(document.key_position_of(&format!("/{name}")))
+            .help(*help)
+        })
+        .collect()
 }

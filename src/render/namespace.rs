@@ -5,10 +5,14 @@
 
 use serde_json::Value;
 
-use super::{field::Field, resource::Resource};
+use super::{
+    field::{Field, Leaf, set_single},
+    resource::Resource,
+};
+use crate::model::scalar;
 
 /// Fields besides `metadata.namespace` that hold a namespace.
-const FIELDS: &[Field] = &[
+const FIELDS: &[Field<'_>] = &[
     Field::in_group(
         "apiregistration.k8s.io",
         "APIService",
@@ -37,12 +41,17 @@ pub(super) fn apply(resource: &mut Resource, namespace: &str) -> Result<(), Stri
     {
         // Other subjects follow their service account, see `references`.
         for subject in subjects.iter_mut().filter_map(Value::as_object_mut) {
-            if subject.get("name").is_some_and(|name| name == "default") {
+            if subject
+                .get("name")
+                .is_some_and(|name| scalar::text(name) == "default")
+            {
                 subject.insert("namespace".to_owned(), namespace.into());
             }
         }
     }
-    FIELDS
-        .iter()
-        .try_for_each(|field| field.visit(resource, &mut |value| *value = namespace.into()))
+    FIELDS.iter().try_for_each(|field| {
+        field.visit(resource, Leaf::Single, &mut |value| {
+            set_single(value, namespace.into())
+        })
+    })
 }

@@ -5,10 +5,11 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::resource::{Resource, text};
+use super::resource::{Identity, Resource};
+use crate::model::scalar::text;
 
 /// `target` of a patch.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Target {
     group: Option<String>,
@@ -33,6 +34,11 @@ pub(super) struct Selector {
 }
 
 impl Target {
+    /// Whether it names objects.
+    pub(super) fn has_name(&self) -> bool {
+        self.name.as_ref().is_some_and(|name| !name.is_empty())
+    }
+
     /// Compiles the target; an error names the field, and what is wrong with it.
     pub(super) fn compile(&self) -> Result<Selector, (&'static str, String)> {
         Ok(Selector {
@@ -76,28 +82,57 @@ impl Selector {
     pub(super) fn matches(&self, resource: &Resource) -> bool {
         let original = resource.original();
         let gvk = resource.gvk();
-        let is = |pattern: &Option<Regex>, texts: &[&str]| {
-            pattern
-                .as_ref()
-                .is_none_or(|pattern| texts.iter().any(|text| pattern.is_match(text)))
-        };
+        is(self.group.as_ref(), &[&gvk.group])
+            && is(self.version.as_ref(), &[&gvk.version])
+            && is(self.kind.as_ref(), &[&gvk.kind])
+            && is(self.name.as_ref(), &[&original.name, resource.name()])
+            && is(
+                self.namespace.as_ref(),
+                &[&original.namespace, resource.effective_namespace()],
+            )
+            && self.matches_metadata(resource)
+    }
+
+    /// Whether it is for an identity, of an object with this group and version.
+    pub(super) fn matches_identity(&self, group: &str, version: &str, identity: &Identity) -> bool {
+        is(self.group.as_ref(), &[group])
+            && is(self.version.as_ref(), &[version])
+            && is(self.kind.as_ref(), &[&identity.kind])
+            && is(self.name.as_ref(), &[&identity.name])
+            && is(self.namespace.as_ref(), &[&identity.namespace])
+    }
+
+    /// Whether the object's labels and annotations are those that are meant.
+    pub(super) fn matches_metadata(&self, resource: &Resource) -> bool {
         let metadata = &resource.object["metadata"];
         let all = |requirements: &[Requirement], map: &Value| {
             requirements
                 .iter()
                 .all(|requirement| requirement.holds(map))
         };
-        is(&self.group, &[&gvk.group])
-            && is(&self.version, &[&gvk.version])
-            && is(&self.kind, &[&gvk.kind])
-            && is(&self.name, &[&original.name, resource.name()])
-            && is(
-                &self.namespace,
-                &[&original.namespace, resource.effective_namespace()],
-            )
-            && all(&self.labels, &metadata["labels"])
-            && all(&self.annotations, &metadata["annotations"])
+        all(&self.labels, &metadata["labels"]) && all(&self.annotations, &metadata["annotations"])
     }
+
+    /// Whether it says anything about identities.
+    pub(super) fn has_identity(&self) -> bool {
+        let parts = [
+            &self.group,
+            &self.version,
+            &self.kind,
+            &self.name,
+            &self.namespace,
+        ];
+        parts.into_iter().any(Option::is_some)
+    }
+
+    /// Whether it says anything about labels or annotations.
+    pub(super) fn has_metadata(&self) -> bool {
+        !(self.labels.is_empty() && self.annotations.is_empty())
+    }
+}
+
+fn is(pattern: Option<&Regex>, texts: &[&str]) -> bool {
+    pattern.is_none_or(|pattern| texts.iter().any(|text| pattern.is_match(text)))
 }
 
 /// One requirement of a label selector.
@@ -168,7 +203,7 @@ impl Requirement {
     }
 
     fn holds(&self, map: &Value) -> bool {
-        let value = map.get(&self.key).map(text);
+        let value = map.get(&self.key).map(|value| text(value).into_owned());
         let number = || value.as_ref().and_then(|value| value.parse::<i64>().ok());
         match (&self.test, &value) {
             (Test::Exists, value) => value.is_some(),

@@ -8,11 +8,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::{
-    resource::text,
-    shape::{Merge, Shape},
-};
-use crate::model::{repository::RepoPath, yaml};
+use super::shape::{Merge, Shape};
+use crate::model::scalar::{self, text};
 
 const DIRECTIVE: &str = "$patch";
 
@@ -55,7 +52,7 @@ pub(super) fn apply(object: &Value, patch: &Value) -> Result<Option<Value>, Reas
 }
 
 fn parse_directive(value: &Value) -> Result<Directive, Reason> {
-    match value.as_str() {
+    match scalar::string(value) {
         Some("merge") => Ok(Directive::Merge),
         Some("replace") => Ok(Directive::Replace),
         Some("delete") => Ok(Directive::Delete),
@@ -81,7 +78,7 @@ fn take_list_directive(list: &mut Vec<Value>) -> Result<Directive, Reason> {
     match marker {
         Some((value, 1)) => {
             let directive = parse_directive(&value)?;
-            set(list, None, &[DIRECTIVE], &[text(&value)]);
+            set(list, None, &[DIRECTIVE], &[text(&value).into_owned()]);
             Ok(directive)
         }
         _ => Ok(Directive::Merge),
@@ -93,8 +90,8 @@ fn shape_of(known: Option<&'static Shape>, values: [Option<&Value>; 2]) -> Optio
     known.or_else(|| {
         values.into_iter().flatten().find_map(|value| {
             Shape::of(
-                value.get("apiVersion")?.as_str()?,
-                value.get("kind")?.as_str()?,
+                scalar::string(value.get("apiVersion")?)?,
+                scalar::string(value.get("kind")?)?,
             )
         })
     })
@@ -146,18 +143,12 @@ fn merge(
 }
 
 /// What a scalar becomes where another stood. Kustomize keeps the old one's quotes: a number in the
-/// place of `"1"` becomes a text. Quotes that were not needed are not known here.
+/// place of `"1"` becomes a text.
 fn restyled(old: &Value, new: &Value) -> Value {
-    match old.as_str() {
-        Some(old) if !new.is_string() && needs_quotes(old) => text(new).into(),
-        _ => new.clone(),
-    }
-}
-
-fn needs_quotes(written: &str) -> bool {
-    match yaml::parse(&RepoPath::ROOT, written).as_deref() {
-        Ok([one]) => !one.value.is_string(),
-        _ => true,
+    match (scalar::is_quoted(old), scalar::string(new)) {
+        (true, _) => scalar::quoted(&text(new)),
+        (false, Some(new)) => scalar::literal(new),
+        (false, None) => new.clone(),
     }
 }
 
@@ -344,7 +335,7 @@ fn merge_values(list: &mut Vec<Value>, patch: Option<&Vec<Value>>) {
         .into_iter()
         .flatten()
         .chain(list.iter())
-        .filter(|value| seen.insert(text(value)))
+        .filter(|value| seen.insert(text(value).into_owned()))
         .cloned()
         .collect();
 }
@@ -353,7 +344,7 @@ fn merge_values(list: &mut Vec<Value>, patch: Option<&Vec<Value>>) {
 fn key_text(element: &Value, key: &str) -> String {
     match element.get(key) {
         None | Some(Value::Null) => String::new(),
-        Some(value) => text(value),
+        Some(value) => text(value).into_owned(),
     }
 }
 
@@ -454,7 +445,7 @@ fn append(merged: &mut Vec<Value>, list: &[Value], keys: &[&str]) {
         let mut values = Vec::new();
         for key in keys {
             match element.get(key) {
-                Some(value) => values.push(text(value)),
+                Some(value) => values.push(text(value).into_owned()),
                 None => merged.push(element.clone()),
             }
         }

@@ -10,10 +10,12 @@
     reason = "a slow first build must be seen to progress"
 )]
 
+mod applying;
 mod attacks;
 mod brownfield;
 mod clients;
 mod credentials;
+mod doctor;
 mod endpoint;
 mod endpoints;
 mod faults;
@@ -23,6 +25,8 @@ mod made_up;
 mod managed;
 mod mesh;
 mod model;
+mod overlay;
+mod pruning;
 mod publication;
 mod refusals;
 mod replicas;

@@ -28,14 +28,20 @@ async fn in_force(federation: &Federation, cluster: &str, commit: &str) {
         .unwrap();
 }
 
-async fn a_field_that_somebody_takes_is_reported_not_taken_back(
+async fn a_field_that_a_controller_takes_is_reported_not_taken_back(
     federation: &Federation,
     commit: &str,
 ) {
     let cluster = federation.testbed.cluster(ONE).unwrap();
     let select = async |app: &str| {
         let patch = format!("{{\"spec\": {{\"selector\": {{\"app\": \"{app}\"}}}}}}");
-        let what = ["patch", "service", "extra", "--namespace=federation-demo"];
+        let what = [
+            "patch",
+            "service",
+            "extra",
+            "--namespace=federation-demo",
+            "--field-manager=some-controller",
+        ];
         cluster
             .kubectl(&[what.as_slice(), &["--patch", &patch]].concat())
             .await
@@ -46,7 +52,7 @@ async fn a_field_that_somebody_takes_is_reported_not_taken_back(
         .until("the conflict to be reported", async || {
             let status = federation.status(ONE, "gitsync", "trustweave").await?;
             let failures = status["failures"].to_string();
-            let told = ["spec.selector", "kubectl-patch"];
+            let told = ["spec.selector", "some-controller"];
             Ok(told
                 .iter()
                 .all(|part| failures.contains(part))
@@ -122,7 +128,7 @@ async fn objects_follow_the_overlay_and_only_ours_are_pruned() {
         .unwrap();
     assert_eq!(changed.trim(), "81");
 
-    a_field_that_somebody_takes_is_reported_not_taken_back(&federation, &commit).await;
+    a_field_that_a_controller_takes_is_reported_not_taken_back(&federation, &commit).await;
 
     git.delete("main", &[extra], "Remove the file")
         .await

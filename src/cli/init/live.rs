@@ -1,29 +1,21 @@
 //! Reading a cluster: what its agent reports, and the SPIRE that is installed in it.
 
-use std::collections::BTreeSet;
-
+use super::super::installation;
 use crate::{
     cluster::{
-        Cluster as _, KubeCluster, installation,
+        Cluster as _, KubeCluster,
         secret::{SecretKey as _, SecretValue},
         types::{self, GitSyncStatus},
     },
-    federation::{
-        installation::{Candidate, Found, Installation, Objects, candidates, configuration, read},
-        objects::{CFTD, CLUSTER_SPIFFE_ID, CLUSTER_STATIC_ENTRY, SPIRE_API_VERSION},
-    },
+    federation::installation::{Candidate, Found, Installation, candidates, read},
     model::{
         declaration::Signer,
-        manifest::{Gvk, ObjectRef},
         trust_domain::{ClusterName, TrustDomain},
     },
 };
 
 /// Where `deploy/` has the agent keep its key, and its public half beside it.
 const SECRET: (&str, &str, &str) = ("trustweave-system", "trustweave-signing", "id_ed25519.pub");
-
-/// The definition of the zero trust workload identity manager's kind.
-const SPIRE_SERVER_DEFINITION: &str = "spireservers.operator.openshift.io";
 
 /// What is known of a cluster; what is not is empty.
 #[derive(Debug, Default)]
@@ -42,7 +34,7 @@ pub(super) async fn known(
     namespace: Option<&str>,
 ) -> Result<Known, crate::cluster::Error> {
     let mut known = reported(cluster).await?;
-    let mut objects = objects(cluster).await;
+    let mut objects = installation::objects(cluster).await;
     let mut found = candidates(&objects.stateful_sets);
     found.retain(|it| namespace.is_none_or(|wanted| it.namespace == wanted));
     let [candidate] = found.as_slice() else {
@@ -50,7 +42,7 @@ pub(super) async fn known(
         known.notes.push(which(&found, namespace));
         return Ok(known);
     };
-    objects.config_maps = config_maps(cluster, candidate, &mut objects).await;
+    objects.config_maps = installation::config_maps(cluster, candidate, &mut objects).await;
     let mut installation = read(&objects, candidate);
     known.notes.append(&mut installation.notes);
     if known.trust_domain.is_none() {
@@ -121,51 +113,4 @@ async fn kept(cluster: &KubeCluster) -> Option<Found<String>> {
         signer.into(),
         format!("Secret {namespace}/{name}"),
     ))
-}
-
-async fn objects(cluster: &KubeCluster) -> Objects {
-    let mut unread = Vec::new();
-    let mut all = async |api_version: &str, kind: &str| {
-        installation::all(cluster, api_version, kind, &mut unread).await
-    };
-    let mut registrations = all(SPIRE_API_VERSION, CLUSTER_SPIFFE_ID).await;
-    registrations.extend(all(SPIRE_API_VERSION, CLUSTER_STATIC_ENTRY).await);
-    let mut tls_routes = all("gateway.networking.k8s.io/v1", "TLSRoute").await;
-    if tls_routes.is_empty() {
-        tls_routes = all("gateway.networking.k8s.io/v1alpha2", "TLSRoute").await;
-    }
-    let mut objects = Objects {
-        stateful_sets: all("apps/v1", "StatefulSet").await,
-        deployments: all("apps/v1", "Deployment").await,
-        services: all("v1", "Service").await,
-        routes: all("route.openshift.io/v1", "Route").await,
-        ingresses: all("networking.k8s.io/v1", "Ingress").await,
-        relationships: all(SPIRE_API_VERSION, CFTD).await,
-        registrations,
-        tls_routes,
-        ..Objects::default()
-    };
-    let definition = ObjectRef {
-        gvk: Gvk::new("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
-        namespace: None,
-        name: SPIRE_SERVER_DEFINITION.to_owned(),
-    };
-    objects.spire_server_definition = installation::one(cluster, &definition, &mut unread).await;
-    objects.unread = unread;
-    objects
-}
-
-/// The `ConfigMap`s that may hold a configuration, and the one that all distributions keep roots in.
-async fn config_maps(
-    cluster: &KubeCluster,
-    candidate: &Candidate,
-    objects: &mut Objects,
-) -> Vec<serde_json::Value> {
-    let managers = configuration::managers(&objects.deployments, &candidate.namespace);
-    let names = candidate.config_maps.iter().cloned().chain(managers);
-    let names: BTreeSet<_> = names
-        .chain(["spire-bundle".to_owned()])
-        .map(|name| (candidate.namespace.clone(), name))
-        .collect();
-    installation::config_maps(cluster, &names, &mut objects.unread).await
 }

@@ -42,6 +42,8 @@ pub struct ServerConfiguration {
 pub struct Endpoint {
     /// How it proves itself; `https_spiffe` where nothing is said.
     pub profile: Profile,
+    /// Whether the profile is written out, as SPIRE will ask for one day.
+    pub names_profile: bool,
     /// The port; 443 where nothing is said.
     pub port: u64,
     /// How often, in seconds, peers should poll.
@@ -79,6 +81,27 @@ pub struct ControllerManager {
     pub cluster_name: Option<Found<String>>,
     /// `trustDomain`.
     pub trust_domain: Option<Found<TrustDomain>>,
+    /// `watchClassless`: whether it reconciles objects without a class, too.
+    pub watch_classless: bool,
+    /// `ignoreNamespaces`: regular expressions of the namespaces whose pods get nothing.
+    pub ignored_namespaces: Vec<String>,
+    /// `reconcile.clusterFederatedTrustDomains`: whether it reconciles relationships at all.
+    pub reconciles_relationships: bool,
+    /// Where all this is said.
+    pub place: String,
+}
+
+impl ControllerManager {
+    /// Whether it reconciles objects of a class (`spec.className`).
+    pub fn reconciles(&self, class_name: Option<&str>) -> bool {
+        match class_name.filter(|class| !class.is_empty()) {
+            None => self.watch_classless,
+            Some(class) => self
+                .class_name
+                .as_ref()
+                .is_some_and(|own| own.value == class),
+        }
+    }
 }
 
 /// Reads the configuration of a candidate from the `ConfigMap`s that it mounts.
@@ -203,6 +226,7 @@ fn endpoint(federation: &Value, place: &str, notes: &mut Vec<String>) -> Option<
         } else {
             Profile::HttpsSpiffe
         },
+        names_profile: web || !profile.is_null(),
         port: settings["port"].as_u64().unwrap_or(443),
         refresh_hint: hint.and_then(|hint| u64::try_from(hint.as_secs()).ok()),
     };
@@ -296,5 +320,11 @@ fn manager(document: &Value, place: &str) -> ControllerManager {
             Some(Ok(trust_domain)) => Some(Found::new(trust_domain, place)),
             _ => None,
         },
+        watch_classless: document["watchClassless"] == true,
+        ignored_namespaces: items(&document["ignoreNamespaces"])
+            .filter_map(|it| it.as_str().map(str::to_owned))
+            .collect(),
+        reconciles_relationships: document["reconcile"]["clusterFederatedTrustDomains"] != false,
+        place: place.to_owned(),
     }
 }

@@ -22,7 +22,7 @@ use crate::model::{
 
 pub mod configuration;
 pub mod exposure;
-mod meaning;
+pub(super) mod meaning;
 pub mod registration;
 pub mod server;
 #[cfg(test)]
@@ -98,6 +98,8 @@ pub struct Installation {
     pub bundle_source: Found<BundleSource>,
     /// The server's configuration, as far as it can be read.
     pub configuration: ServerConfiguration,
+    /// The controller manager's configuration, if it was found.
+    pub controller_manager: Option<ControllerManager>,
     /// How the bundle endpoint can be reached from outside, the likeliest first.
     pub exposures: Vec<Exposure>,
     /// Relationships and registrations of the class.
@@ -140,9 +142,12 @@ pub fn read(objects: &Objects, candidate: &Candidate) -> Installation {
         server: candidate.server(configuration.place.as_ref()),
         trust_domain,
         class_name,
-        cluster_name: manager.and_then(|manager| manager.cluster_name),
+        cluster_name: manager
+            .as_ref()
+            .and_then(|manager| manager.cluster_name.clone()),
         bundle_source,
         configuration,
+        controller_manager: manager,
         exposures,
         registrations,
         notes,

@@ -41,7 +41,7 @@ pub mod fight;
 mod objects;
 mod rollout;
 mod section;
-mod survival;
+pub(super) mod survival;
 mod ztwim;
 
 use self::fight::Verdict;

@@ -10,7 +10,11 @@ use super::config::block;
 ///
 /// `document` is the whole configuration, `stateful_set` the live object, `container` the name of
 /// the server's container in it.
-pub(super) fn losses(document: &Value, stateful_set: &Value, container: &str) -> Vec<String> {
+pub(in crate::federation) fn losses(
+    document: &Value,
+    stateful_set: &Value,
+    container: &str,
+) -> Vec<String> {
     let storage = Storage {
         spec: &stateful_set["spec"],
         container,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{CONCURRENCY, Sync, Writes, facts::Live};
@@ -27,6 +28,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         context: &Context,
         states: &mut [PeerState],
         live: &Live,
+        now: Timestamp,
         writes: &mut Writes,
     ) {
         let probed = states.iter().any(|state| state.probe.is_some());
@@ -85,7 +87,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             }
         }
         for (key, object, result) in settling {
-            self.settled.remember(key, &object, &result);
+            self.settled.remember(key, &object, &result, now);
         }
         for state in states.iter_mut().filter(|s| failed.contains(&s.peer)) {
             undo(state, live);

@@ -32,6 +32,7 @@ use crate::{
         topology::Edge,
         trust_domain::TrustDomain,
     },
+    plan::policy::is_left_alone,
     reconcile::desired::publication_on_main,
 };
 
@@ -51,6 +52,13 @@ impl Live {
         });
         let class_name = &ours.next()?["spec"]["className"];
         class_name.as_str().map(str::to_owned)
+    }
+
+    /// Why people suspended the overlay, if they said.
+    pub(super) fn suspend_reason(&self) -> &str {
+        let spec = self.git_sync.as_ref().map(|git_sync| &git_sync["spec"]);
+        let reason = spec.and_then(|spec| spec["suspendReason"].as_str());
+        reason.unwrap_or_default()
     }
 
     /// What a probe says.
@@ -74,7 +82,8 @@ impl Live {
                 continue;
             }
             named.proven |= Probe::read(Some(object)) == Probe::Ready;
-            if is_member(object) {
+            // What people asked to leave alone is for them to change.
+            if is_member(object) && !is_left_alone(object) {
                 named.ours.push(reference.to_string());
             } else {
                 named.others.push(reference.to_string());

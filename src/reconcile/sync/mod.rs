@@ -1,9 +1,12 @@
 //! Git → cluster: a pass that renders, decides about peers, plans, applies and reports.
 
+mod applying;
 mod deliver;
 mod facts;
 mod overlay;
-mod revision;
+mod pruning;
+mod request;
+pub(super) mod revision;
 mod server;
 
 use std::{
@@ -19,7 +22,7 @@ use self::{
     facts::{Live, foreign, undeclared},
     revision::Chosen,
 };
-use super::{desired, report};
+use super::{desired, report, settings::Applying};
 use crate::{
     cluster::{
         self, Cluster, Conflicts, Mode, Watched, inventory,
@@ -43,7 +46,7 @@ use crate::{
         repository::{Revision, Tree, trust_domain_path},
         trust_domain::{ClusterName, TrustDomain},
     },
-    plan::settled::Settled,
+    plan::{fight::Fights, settled::Settled},
     spire::endpoint::{self, Endpoint},
 };
 
@@ -108,6 +111,12 @@ pub struct Outcome {
     pub diagnostics: Vec<Diagnostic>,
     /// How many registrations are applied without a peer that they want.
     pub held_back: BTreeMap<TrustDomain, usize>,
+    /// How many of the writes put back what somebody had changed.
+    pub corrections: usize,
+    /// How many objects somebody changes again and again.
+    pub contested: usize,
+    /// How many of the overlay's objects have failed, by the rules of kstatus.
+    pub failed_objects: u64,
     /// When the next pass is to be made, even if nothing changes.
     pub wake: Option<Timestamp>,
     /// The endpoints that the agent should look at itself.
@@ -132,6 +141,9 @@ pub enum Error {
     /// The reviewed branch was rewound or rewritten, and what was in force can't be read any more.
     #[error("{0}")]
     Rewound(String),
+    /// The reviewed commit is not signed as the policy wants it, and nothing else is in force.
+    #[error("{0}")]
+    Unverified(String),
     /// The repository can't be read.
     #[error(transparent)]
     Git(#[from] git::Error),
@@ -152,9 +164,11 @@ pub struct Sync<R, C> {
     /// The same cluster, with the rights that users granted: the overlay's objects, nothing else.
     overlays: Arc<C>,
     identity: Identity,
+    applying: Applying,
     /// The last usable reading of each declaration.
     good: Option<Declarations>,
     settled: Settled,
+    fights: Fights,
     trees: BTreeMap<Revision, Arc<Tree>>,
     /// What stands on the branches of publications.
     publications: BTreeMap<Revision, Result<Files, Rejection>>,
@@ -166,8 +180,18 @@ struct Writes {
     made: usize,
     failures: Vec<String>,
     retry: bool,
-    /// What is no longer declared but stays, and why.
-    kept: Vec<String>,
+    /// What was put back, and what somebody had changed in it.
+    corrected: Vec<String>,
+}
+
+/// What the overlay's part of a pass is given.
+struct Scope<'a> {
+    manifests: &'a [Manifest],
+    tree: &'a Tree,
+    live: &'a Live,
+    /// False while the manifests are known not to be all.
+    complete: bool,
+    now: Timestamp,
 }
 
 impl Writes {
@@ -184,14 +208,22 @@ impl Writes {
 impl<R: Repository, C: Cluster> Sync<R, C> {
     /// A loop that has not seen anything yet. `cluster` has the agent's own rights, `overlays` those
     /// for the overlay's objects.
-    pub fn new(repository: Arc<R>, cluster: Arc<C>, overlays: Arc<C>, identity: Identity) -> Self {
+    pub fn new(
+        repository: Arc<R>,
+        cluster: Arc<C>,
+        overlays: Arc<C>,
+        identity: Identity,
+        applying: Applying,
+    ) -> Self {
         Self {
             repository,
             cluster,
             overlays,
             identity,
+            applying,
             good: None,
             settled: Settled::default(),
+            fights: Fights::default(),
             trees: BTreeMap::new(),
             publications: BTreeMap::new(),
         }
@@ -241,7 +273,9 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
 
     async fn reconcile(&mut self, inputs: &Inputs<'_>) -> Result<Outcome, Error> {
         let live = self.read().await?;
-        let Chosen { revision, rewound } = self.choose(inputs.heads, &live).await?;
+        let looked = self.look_if_requested(&live, inputs).await;
+        let inputs = &looked.inputs(inputs);
+        let Chosen { revision, held } = self.choose(inputs.heads, &live).await?;
         let mut diagnostics = self.load(&revision, inputs.heads).await?;
         let tree = self.tree(&revision).await?;
         let declarations = self.good.clone().unwrap_or_default();
@@ -262,7 +296,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         diagnostics.extend(resolved.diagnostics.iter().cloned());
 
         let mut writes = Writes::default();
-        self.deliver(&context, &mut states, &live, &mut writes)
+        self.deliver(&context, &mut states, &live, inputs.now, &mut writes)
             .await;
         let suspended = live
             .git_sync
@@ -272,11 +306,15 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         let manifests = self.members(resolved.manifests.clone(), &mut writes).await;
         // What could not be looked up is declared all the same, and must not be pruned.
         let complete = complete && writes.failures.len() == failures;
-        if !suspended {
-            self.apply_overlay(&manifests, &live, complete, &mut writes)
-                .await?;
-            self.detach(&states, &manifests, &live, &mut writes).await;
-        }
+        let scope = Scope {
+            manifests: &manifests,
+            tree: &tree,
+            live: &live,
+            complete,
+            now: inputs.now,
+        };
+        let overlay = self.keep_overlay(&scope, &states, suspended, &mut writes);
+        let overlay = overlay.await?;
         // Last: no peer waits for the own server.
         let server = self
             .keep_server(
@@ -290,6 +328,8 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             .await;
         self.watch(&manifests, &server.watched);
 
+        let former = GitSyncStatus::of(live.git_sync.as_ref());
+        let handled_request = request::of(live.git_sync.as_ref()).or(former.handled_request);
         let told = report::Pass {
             identity: &self.identity,
             revision: &revision,
@@ -298,10 +338,11 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             objects: manifests.len(),
             writes: writes.made,
             failures: &writes.failures,
-            kept: &writes.kept,
+            overlay: &overlay,
             diagnostics: &diagnostics,
-            suspended,
-            rewound: rewound.as_deref(),
+            suspended: suspended.then(|| live.suspend_reason()),
+            handled_request: handled_request.as_deref(),
+            held: held.as_ref(),
             retired,
             server: &server.told,
             inputs,
@@ -313,7 +354,14 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                 .iter()
                 .map(|(peer, registrations)| (peer.clone(), registrations.len()))
                 .collect(),
-            wake: states.iter().filter_map(|state| state.wake).min(),
+            corrections: writes.corrected.len(),
+            contested: overlay.contested.len(),
+            failed_objects: overlay.health.failed,
+            wake: states
+                .iter()
+                .filter_map(|state| state.wake)
+                .chain(overlay.wake)
+                .min(),
             looks: looks(&states, &declarations),
             revision,
             peers: states,
@@ -429,7 +477,10 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         )
         .await?;
         let server = pass.server;
-        for happening in report::server_happenings(server, &former, &status, &standing) {
+        let of_server = report::server_happenings(server, &former, &status, &standing);
+        let overlay = pass.overlay;
+        let of_overlay = overlay.happenings(&self.identity.cluster, &former, &standing);
+        for happening in of_server.into_iter().chain(of_overlay) {
             self.cluster.announce(happening).await;
         }
         Ok(())
@@ -467,7 +518,8 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                     .await?
             };
             let former = GitSyncStatus::of(Some(&standing));
-            let status = report::failed(&self.identity, message, inputs, &former);
+            let mut status = report::failed(&self.identity, message, inputs, &former);
+            status.handled_request = request::of(Some(&standing)).or(former.handled_request);
             self.write_status(&reference.gvk, &reference.name.into(), &status, &standing)
                 .await
         };

@@ -5,19 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use super::{
-    CONCURRENCY, Error, Sync, Writes,
-    facts::{Live, is_member},
-};
+use super::{CONCURRENCY, Error, Scope, Sync, Writes, facts::is_member};
 use crate::{
-    cluster::{self, Cluster, Conflicts, Mode, inventory, types},
+    cluster::{
+        self, Cluster, Conflicts, Mode, inventory,
+        types::{self, GitSyncStatus},
+    },
     federation::{lifecycle::PeerState, resolve::Standing},
     git::Repository,
-    model::{
-        diagnostic::with_causes,
-        manifest::{Gvk, Manifest, ObjectKey, ObjectRef},
-    },
-    plan::{self, Action, Step, mask, order, ownership},
+    model::manifest::{Gvk, Manifest, ObjectKey, ObjectRef},
+    plan::{self, Action, Step, health, normalise::normalise, order, policy::is_left_alone},
+    reconcile::overlay::{self, Overlay},
 };
 
 impl<R: Repository, C: Cluster> Sync<R, C> {
@@ -42,6 +40,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                     continue;
                 }
             }
+            normalise(&mut object);
             inventory::enrol(&mut object);
             members.push(Manifest {
                 reference: ObjectRef::of(&object).unwrap_or(reference),
@@ -52,14 +51,35 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         members
     }
 
-    /// Applies the overlay: intent, foundations, the rest, then deletions.
-    pub(super) async fn apply_overlay(
+    /// Applies the overlay, unless that is suspended, and takes peers that may not be named any more
+    /// out of the registrations that the overlay says nothing about.
+    pub(super) async fn keep_overlay(
         &mut self,
-        manifests: &[Manifest],
-        live: &Live,
-        complete: bool,
+        scope: &Scope<'_>,
+        states: &[PeerState],
+        suspended: bool,
         writes: &mut Writes,
-    ) -> Result<(), Error> {
+    ) -> Result<Overlay, Error> {
+        let mut told = if suspended {
+            Overlay::former(&GitSyncStatus::of(scope.live.git_sync.as_ref()))
+        } else {
+            self.apply_overlay(scope, writes).await?
+        };
+        // Withdrawn trust does not wait until somebody resumes: until then, the overlay says nothing
+        // about any registration.
+        let applied = if suspended { &[] } else { scope.manifests };
+        self.detach(states, applied, scope, writes).await;
+        told.corrected.clone_from(&writes.corrected);
+        Ok(told)
+    }
+
+    /// Applies the overlay: intent, foundations, the rest, then deletions.
+    async fn apply_overlay(
+        &mut self,
+        scope: &Scope<'_>,
+        writes: &mut Writes,
+    ) -> Result<Overlay, Error> {
+        let (manifests, live) = (scope.manifests, scope.live);
         let failures = writes.failures.len();
         let mut kinds: BTreeMap<String, Gvk> = manifests
             .iter()
@@ -83,17 +103,23 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         let all_kinds: BTreeSet<String> = kinds.keys().cloned().collect();
         let mut all_namespaces = parent.map(inventory::namespaces).unwrap_or_default();
         all_namespaces.extend(namespaces.iter().cloned());
-        self.record_intent(&all_kinds, &all_namespaces, parent)
+        self.record_intent(&all_kinds, &all_namespaces, scope)
             .await?;
 
-        let found = self.members_in(kinds.values(), writes).await;
-        let plan = plan::plan(manifests, &found, &self.settled, complete);
-        for (reference, why) in &plan.kept {
-            writes.kept.push(format!("{reference}: {why}"));
+        let mut found = self.members_in(kinds.values(), writes).await;
+        let members = found.len();
+        let plan = self.plan(scope, &found);
+        let mut told = Overlay::former(&GitSyncStatus::of(parent));
+        told.note(&plan);
+        for undecided in &plan.undecided {
+            writes.failed_with(overlay::undecided(undecided), false);
         }
+        let wrong = self.verify(plan.verify, scope.now).await;
+        let ending = plan.ending.len();
         let (deletions, applies): (Vec<_>, Vec<_>) = plan
             .steps
             .into_iter()
+            .chain(wrong)
             .partition(|step| step.action == Action::Delete);
         let (foundations, rest): (Vec<_>, Vec<_>) = applies
             .into_iter()
@@ -103,36 +129,55 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             .filter(|step| step.reference.gvk.kind == "CustomResourceDefinition")
             .filter_map(|step| step.desired.clone())
             .collect();
-        self.apply_all(foundations, writes).await;
+        found.extend(self.apply_all(foundations, scope.now, writes).await);
         for definition in &definitions {
             if let Err(error) = self.overlays.established(definition).await {
                 writes.failed(&error);
             }
         }
-        self.apply_all(rest, writes).await;
+        found.extend(self.apply_all(rest, scope.now, writes).await);
+        for manifest in manifests {
+            if let Some(live) = found.get(&manifest.reference.key()) {
+                told.stands(&manifest.reference, health::assess(live));
+            }
+        }
         if writes.failures.len() > failures {
             // What replaces the former objects is not there yet: they stay until it is.
-            return Ok(());
+            return Ok(told);
         }
-        for step in deletions {
-            self.delete(step, writes).await;
-        }
+        self.prune(deletions, members, scope, &mut told, writes)
+            .await?;
         // What was kept is still ours, so its kind stays on record.
-        let over = writes.failures.len() == failures && complete && writes.kept.is_empty();
+        let over = writes.failures.len() == failures
+            && scope.complete
+            && told.kept.is_empty()
+            && told.held.is_none()
+            && ending == 0;
         if over && (&declared, &namespaces) != (&all_kinds, &all_namespaces) {
-            self.record_intent(&declared, &namespaces, parent).await?;
+            self.record_intent(&declared, &namespaces, scope).await?;
         }
-        Ok(())
+        Ok(told)
+    }
+
+    fn plan(&mut self, scope: &Scope<'_>, found: &BTreeMap<ObjectKey, Value>) -> plan::Plan {
+        self.fights.cool(scope.now);
+        let rules = plan::Rules {
+            now: scope.now,
+            drift_grace: self.applying.drift_grace(),
+            pruning: scope.complete,
+            fights: &self.fights,
+        };
+        plan::plan(scope.manifests, found, &mut self.settled, &rules)
     }
 
     /// Takes peers that leave, and those whose bundle SPIRE lost, out of registrations of ours that
     /// the overlay does not say anything about at the moment: a broken file must neither keep
     /// withdrawn trust alive nor new pods without an identity.
-    pub(super) async fn detach(
+    async fn detach(
         &mut self,
         states: &[PeerState],
         manifests: &[Manifest],
-        live: &Live,
+        scope: &Scope<'_>,
         writes: &mut Writes,
     ) {
         let unready = states
@@ -141,14 +186,14 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         let unready: BTreeSet<&str> = unready.map(|state| state.peer.as_str()).collect();
         let declared: BTreeSet<ObjectKey> = manifests.iter().map(|it| it.reference.key()).collect();
         let mut steps = Vec::new();
-        for object in live.registrations.iter().filter(|it| is_member(it)) {
+        for object in scope.live.registrations.iter().filter(|it| is_member(it)) {
             let Some(reference) = ObjectRef::of(object) else {
                 continue;
             };
             let names = object["spec"]["federatesWith"].as_array();
             let leaves = |name: &Value| name.as_str().is_some_and(|it| unready.contains(it));
-            if declared.contains(&reference.key()) || !names.is_some_and(|it| it.iter().any(leaves))
-            {
+            let asked = names.is_some_and(|it| it.iter().any(leaves));
+            if declared.contains(&reference.key()) || !asked || is_left_alone(object) {
                 continue;
             }
             let metadata = &object["metadata"];
@@ -164,14 +209,10 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             if let Some(names) = desired["spec"]["federatesWith"].as_array_mut() {
                 names.retain(|name| !leaves(name));
             }
-            steps.push(Step {
-                action: Action::Update,
-                reference,
-                desired: Some(desired),
-                live: Some(object.clone()),
-            });
+            let live = Some(object.clone());
+            steps.push(Step::new(Action::Update, reference, Some(desired), live));
         }
-        self.apply_all(steps, writes).await;
+        self.apply_all(steps, scope.now, writes).await;
     }
 
     /// Writes the parent of our set, unless it says so already.
@@ -179,8 +220,9 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         &mut self,
         kinds: &BTreeSet<String>,
         namespaces: &BTreeSet<String>,
-        live: Option<&Value>,
+        scope: &Scope<'_>,
     ) -> Result<(), Error> {
+        let live = scope.live.git_sync.as_ref();
         let parent = inventory::parent(kinds, namespaces);
         let key = types::git_sync_reference().key();
         if !live.is_some_and(|live| self.settled.stands(&key, &parent, live)) {
@@ -188,7 +230,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
                 .cluster
                 .apply(&parent, Conflicts::Take, Mode::Persist)
                 .await?;
-            self.settled.remember(key, &parent, &applied);
+            self.settled.remember(key, &parent, &applied, scope.now);
         }
         Ok(())
     }
@@ -226,79 +268,5 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
             }
         }
         found
-    }
-
-    /// Applies all steps at once. One that fails does not stop the others.
-    async fn apply_all(&mut self, steps: Vec<Step>, writes: &mut Writes) {
-        let cluster = &self.overlays;
-        let applies = steps.into_iter().map(|step| async move {
-            let Some(mut desired) = step.desired else {
-                return (
-                    step.reference,
-                    Value::Null,
-                    Err(cluster::Error::NotAnObject),
-                );
-            };
-            // Its kind may be known only now.
-            let result = match cluster.locate(&mut desired).await {
-                Ok(()) => apply_and_take_over(&**cluster, &desired).await,
-                Err(error) => Err(error),
-            };
-            (step.reference, desired, result)
-        });
-        let results: Vec<_> = stream::iter(applies)
-            .buffer_unordered(CONCURRENCY)
-            .collect()
-            .await;
-        for (reference, desired, result) in results {
-            match result {
-                Ok(result) => {
-                    tracing::info!(object = %reference, "applied");
-                    writes.made += 1;
-                    self.settled.remember(reference.key(), &desired, &result);
-                }
-                Err(error) => {
-                    let text = mask::redacted(&with_causes(&error), &desired);
-                    tracing::warn!(object = %reference, error = text, "not applied");
-                    writes.failed_with(text, error.is_retryable());
-                }
-            }
-        }
-    }
-
-    async fn delete(&mut self, step: Step, writes: &mut Writes) {
-        let Some(live) = step.live else { return };
-        self.settled.forget(&step.reference.key());
-        match self.overlays.delete(&live).await {
-            Ok(()) => {
-                tracing::info!(object = %step.reference, "deleted");
-                writes.made += 1;
-            }
-            Err(error) => {
-                tracing::warn!(object = %step.reference, error = %with_causes(&error), "not deleted");
-                writes.failed(&error);
-            }
-        }
-    }
-}
-
-/// Applies an object, and makes what `kubectl apply` left in it ours.
-async fn apply_and_take_over<C: Cluster>(
-    cluster: &C,
-    desired: &Value,
-) -> Result<Value, cluster::Error> {
-    let applied = cluster
-        .apply(desired, Conflicts::Report, Mode::Persist)
-        .await?;
-    let Some(records) = ownership::taken_over(&applied) else {
-        return Ok(applied);
-    };
-    match cluster.record_owners(&applied, &records).await {
-        Ok(taken) => Ok(taken),
-        Err(error) => {
-            // The next apply tries again; until then a change of these fields is a conflict.
-            tracing::warn!(error = %with_causes(&error), "what kubectl applied is not taken over");
-            Ok(applied)
-        }
     }
 }

@@ -14,7 +14,16 @@ use crate::{
 pub(super) struct Chosen {
     pub(super) revision: Revision,
     /// Why it is not the branch's tip.
-    pub(super) rewound: Option<String>,
+    pub(super) held: Option<Held>,
+}
+
+/// Why the branch's tip is not in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::reconcile) struct Held {
+    /// In one word, for conditions.
+    pub(in crate::reconcile) reason: &'static str,
+    /// In a sentence.
+    pub(in crate::reconcile) message: String,
 }
 
 impl<R: Repository, C: Cluster> Sync<R, C> {
@@ -22,13 +31,27 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
     /// somebody may be replaying an older state, in which withdrawn trust still stands.
     pub(super) async fn choose(&mut self, heads: &Heads, live: &Live) -> Result<Chosen, Error> {
         let tip = heads.main.as_ref().ok_or(Error::NoBranch)?;
-        let chosen = |revision: &Revision, rewound| Chosen {
+        let chosen = |revision: &Revision, held| Chosen {
             revision: revision.clone(),
-            rewound,
+            held,
         };
         let former = GitSyncStatus::of(live.git_sync.as_ref());
         let in_force = former.revision.as_deref();
-        let Some(in_force) = in_force.and_then(|name| Revision::parse(name).ok()) else {
+        let in_force = in_force.and_then(|name| Revision::parse(name).ok());
+        if let Some(why) = &heads.unverified {
+            let message = format!("the reviewed commit {tip} is not applied: {why}");
+            let Some(in_force) = in_force else {
+                return Err(Error::Unverified(message));
+            };
+            // Also fetches what a shallow first fetch left out.
+            let newer = self.repository.descends(tip, &in_force).await?;
+            if !newer && !self.repository.holds(&in_force).await? {
+                return Err(Error::Unverified(message));
+            }
+            let reason = "Unverified";
+            return Ok(chosen(&in_force, Some(Held { reason, message })));
+        }
+        let Some(in_force) = in_force else {
             return Ok(chosen(tip, None));
         };
         let accepted = live
@@ -44,7 +67,8 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
              --patch='{{\"spec\":{{\"acceptRewind\":\"{tip}\"}}}}'"
         );
         if self.repository.holds(&in_force).await? {
-            Ok(chosen(&in_force, Some(message)))
+            let reason = "Rewound";
+            Ok(chosen(&in_force, Some(Held { reason, message })))
         } else {
             Err(Error::Rewound(message))
         }

@@ -80,7 +80,7 @@ impl GitRemote {
     }
 
     /// The port that it is served at.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
     }
 

@@ -7,7 +7,7 @@
 
 use trustweave_testbed::{
     SpireVersion,
-    binaries::{Binaries, NodeBinaries, WorkloadClients},
+    binaries::{Binaries, NodeBinaries, WorkloadClients, kustomize},
 };
 
 fn main() -> anyhow::Result<()> {
@@ -15,6 +15,7 @@ fn main() -> anyhow::Result<()> {
     Binaries::ensure(&SpireVersion::ALL.into(), &progress)?;
     NodeBinaries::ensure(&progress)?;
     WorkloadClients::ensure(&progress)?;
+    kustomize(&progress)?;
     println!("the testbed's programs are built");
     Ok(())
 }

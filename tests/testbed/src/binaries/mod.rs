@@ -84,6 +84,18 @@ const WORKLOAD_CLIENTS: Wrapper = Wrapper {
     files: None,
 };
 
+/// Kustomize of the pinned kubectl's version, as a program that renders one directory after the other.
+const KUSTOMIZE: Wrapper = Wrapper {
+    name: "kustomize",
+    programs: &[Source {
+        name: "render",
+        module: "sigs.k8s.io/kustomize/api",
+        package: "./render",
+        build: PLAIN,
+    }],
+    files: None,
+};
+
 /// Apart from the others, since it pins another go-spiffe.
 const SPIFFE_HELPER: Wrapper = Wrapper {
     name: "spiffe-helper",
@@ -212,4 +224,9 @@ impl WorkloadClients {
             spiffe_helper: SPIFFE_HELPER.ensure(progress)?.join("spiffe-helper"),
         })
     }
+}
+
+/// The program that renders with kustomize the directories that it reads, a line each; built if need be.
+pub fn kustomize(progress: &(dyn Fn(&str) + Sync)) -> anyhow::Result<PathBuf> {
+    Ok(KUSTOMIZE.ensure(progress)?.join("render"))
 }

@@ -3,16 +3,22 @@
 //! It names the trust domain and the cluster: who the agent is must not come from the repository
 //! that it checks.
 
+mod git;
+
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::model::{
-    declaration::API_VERSION,
-    diagnostic::{Code, Diagnostic},
-    repository::RepoPath,
-    trust_domain::{ClusterName, TrustDomain},
-    yaml,
+pub use self::git::{BasicAuth, Git, Pin, Proxy, PushKey, Ssh, Verify, VerifyMode};
+use crate::{
+    model::{
+        declaration::API_VERSION,
+        diagnostic::{Code, Diagnostic},
+        repository::RepoPath,
+        trust_domain::{ClusterName, TrustDomain},
+        yaml,
+    },
+    reconcile::settings::Applying,
 };
 
 /// The `kind` of the document.
@@ -47,41 +53,18 @@ pub struct Config {
     /// The pods by which probes see whether SPIRE holds a peer's bundle: the agent's own.
     #[serde(default)]
     pub probe: Probe,
+    /// How the overlay's objects are applied.
+    #[serde(default)]
+    pub applying: Applying,
     /// The SPIFFE Workload API, to read back what a workload holds.
     #[serde(default)]
     pub workload_api: Option<WorkloadApi>,
+    /// Where a git server may ask to be looked at.
+    #[serde(default)]
+    pub webhook: Option<Webhook>,
     /// Where health, readiness and metrics are served.
     #[serde(default = "default_listen")]
     pub listen: std::net::SocketAddr,
-}
-
-/// The repository.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Git {
-    /// Its URL: `https://…` or `git://…`.
-    pub url: String,
-    /// The reviewed branch.
-    #[serde(default = "default_branch")]
-    pub branch: String,
-    /// Where the mirror is kept; it can be lost without harm.
-    pub state_dir: PathBuf,
-    /// How often, in milliseconds, the remote's references are listed.
-    #[serde(default = "default_poll")]
-    pub poll_milliseconds: u64,
-    /// For `https`: the user name, and the file that holds the token.
-    #[serde(default)]
-    pub basic_auth: Option<BasicAuth>,
-}
-
-/// A user name and a token.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BasicAuth {
-    /// The user name.
-    pub username: String,
-    /// The file that holds the token; it is read again for every connection.
-    pub token_file: PathBuf,
 }
 
 /// How the cluster's API is reached.
@@ -167,6 +150,9 @@ pub struct Publish {
     /// For pushes; without it, `git.basicAuth`.
     #[serde(default)]
     pub basic_auth: Option<BasicAuth>,
+    /// The same for `ssh`; without it, the key of `git.ssh`.
+    #[serde(default)]
+    pub ssh: Option<PushKey>,
 }
 
 /// Where bundles are published.
@@ -203,6 +189,21 @@ impl Default for Probe {
     }
 }
 
+/// The receiver of webhooks.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Webhook {
+    /// Where it listens: a port of its own, as others may reach it than those who read metrics.
+    #[serde(default = "default_webhook_listen")]
+    pub listen: std::net::SocketAddr,
+    /// The file with the secrets that may sign, one a line; it is read again for every request.
+    pub secret_file: PathBuf,
+    /// `host:port` of all replicas, which a call is passed on to: it reaches one of them, and another
+    /// one may be who writes.
+    #[serde(default)]
+    pub relay_to: Option<String>,
+}
+
 /// The SPIFFE Workload API.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -215,16 +216,12 @@ fn default_listen() -> std::net::SocketAddr {
     std::net::SocketAddr::from(([0, 0, 0, 0], 8080))
 }
 
+fn default_webhook_listen() -> std::net::SocketAddr {
+    std::net::SocketAddr::from(([0, 0, 0, 0], 8081))
+}
+
 fn default_secret_key() -> String {
     "id_ed25519".to_owned()
-}
-
-fn default_branch() -> String {
-    "main".to_owned()
-}
-
-fn default_poll() -> u64 {
-    15_000
 }
 
 /// Parses the file's text; `name` is what diagnostics call it.
@@ -257,6 +254,11 @@ pub fn parse(name: &str, text: &str) -> Result<Config, Diagnostic> {
         return Err(Diagnostic::error(Code::InvalidValue, &path, message)
             .at(document.position_of("/kubernetes/syncServiceAccount")));
     }
+    if !(1..=100).contains(&config.applying.prune_percent) {
+        let message = "`prunePercent` is a share in percent, 1 to 100";
+        return Err(Diagnostic::error(Code::InvalidValue, &path, message)
+            .at(document.position_of("/applying/prunePercent")));
+    }
     let both = match config.signing.as_ref().map(|s| (&s.key_file, &s.secret)) {
         Some((None, None)) => Some("`signing` names no key: set `keyFile` or `secret`"),
         Some((Some(_), Some(_))) => {
@@ -267,6 +269,11 @@ pub fn parse(name: &str, text: &str) -> Result<Config, Diagnostic> {
     if let Some(message) = both {
         return Err(Diagnostic::error(Code::InvalidValue, &path, message)
             .at(document.position_of("/signing")));
+    }
+    if let Some((pointer, message)) = config.git.problem(&config.publish) {
+        return Err(
+            Diagnostic::error(Code::InvalidValue, &path, message).at(document.position_of(pointer))
+        );
     }
     Ok(config)
 }
@@ -297,6 +304,108 @@ mod tests {
         let nobody = with("kubernetes: {syncServiceAccount: ''}").unwrap_err();
         assert!(nobody.contains("config.yaml:6:34"), "{nobody}");
         assert!(nobody.contains("names nobody"), "{nobody}");
+    }
+
+    /// The text of a configuration whose fields of `git` and `publish` are these.
+    fn with_git(git: &str, publish: &str) -> Result<Config, String> {
+        let text = format!(
+            "apiVersion: trustweave.dev/v1alpha1\nkind: AgentConfig\ncluster: a\n\
+             trustDomain: a.test\ngit: {{stateDir: /tmp, {git}}}\npublish: {{{publish}}}\n"
+        );
+        parse("config.yaml", &text).map_err(|diagnostic| diagnostic.to_string())
+    }
+
+    #[test]
+    fn the_repository_is_named_in_one_safe_way() {
+        let https = "url: 'https://h/r'";
+        let ssh = "url: 'ssh://git@h/r', ssh: {keyFile: /k, knownHostsFile: /h}";
+        let commit = "0123456789012345678901234567890123456789";
+        for (git, publish) in [
+            (https.to_owned(), ""),
+            (
+                format!("{https}, caFile: /ca, basicAuth: {{username: u, tokenFile: /t}}"),
+                "",
+            ),
+            (format!("{https}, proxy: {{url: 'http://p:3128'}}"), ""),
+            (ssh.to_owned(), "ssh: {keyFile: /p}"),
+            (format!("{https}, pin: {{tag: v1}}"), ""),
+            (format!("{https}, pin: {{commit: '{commit}'}}"), ""),
+            (
+                format!("{https}, verify: {{mode: head, allowedSignersFile: /s}}"),
+                "",
+            ),
+            (format!("{https}, verify: {{mode: none}}"), ""),
+        ] {
+            let found = with_git(&git, publish).map(drop);
+            assert_eq!(found, Ok(()), "{git}");
+        }
+        for (git, publish, why) in [
+            (
+                "url: 'ssh://git@h/r'",
+                "",
+                "config.yaml:5:28: error[invalid-value]: `ssh` needs a known_hosts file",
+            ),
+            ("url: 'http://h/r'", "", "use https"),
+            (
+                ssh,
+                "basicAuth: {username: u, tokenFile: /t}",
+                "`ssh` takes a key",
+            ),
+            (https, "ssh: {keyFile: /k}", "`https` takes a token"),
+            (
+                &format!("{ssh}, basicAuth: {{username: u, tokenFile: /t}}"),
+                "",
+                "for https and for ssh",
+            ),
+            (&format!("{https}, pin: {{}}"), "", "`pin` names nothing"),
+            (
+                &format!("{https}, pin: {{tag: a, commit: b}}"),
+                "",
+                "`pin` names two",
+            ),
+            (
+                &format!("{https}, pin: {{commit: abc}}"),
+                "",
+                "not the whole name",
+            ),
+            (
+                &format!("{https}, verify: {{mode: head}}"),
+                "",
+                "set `allowedSignersFile`",
+            ),
+            (
+                &format!("{https}, verify: {{mode: sometimes}}"),
+                "",
+                "sometimes",
+            ),
+        ] {
+            let error = with_git(git, publish).unwrap_err();
+            assert!(error.contains(why), "{git}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_credential_is_watched() {
+        let files = with_git(
+            "url: 'ssh://git@h/r', ssh: {keyFile: /k, knownHostsFile: /h}, caFile: /ca, \
+             verify: {mode: head, allowedSignersFile: /s}",
+            "ssh: {keyFile: /p}",
+        );
+        let files = files.unwrap().credential_files();
+        let expected = ["/k", "/h", "/p", "/s", "/ca"].map(PathBuf::from);
+        assert_eq!(files, expected);
+    }
+
+    #[test]
+    fn how_objects_are_applied_has_defaults_and_bounds() {
+        let applying = with("applying: {driftGraceSeconds: 0}").unwrap().applying;
+        assert_eq!(
+            (applying.drift_grace_seconds, applying.prune_percent),
+            (0, 30)
+        );
+        for wrong in ["{prunePercent: 0}", "{prunePercent: 101}", "{grace: 1}"] {
+            assert!(with(&format!("applying: {wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]
