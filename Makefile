@@ -41,7 +41,7 @@ testbed: ## Build Kubernetes and SPIRE for the tests, once: twenty minutes
 test: testbed ## Run all tests: unit, snapshot, property, end to end
 	rm -rf $(RULES)
 	$(CARGO) test --workspace --locked -- --test-threads=2
-	TRUSTWEAVE_TESTBED_SPIRE=1.14 $(CARGO) test --locked --test e2e -- --test-threads=2
+	TRUSTWEAVE_TESTBED_SPIRE=1.14 $(CARGO) test --workspace --locked --test e2e -- --test-threads=2
 	$(CARGO) run --quiet --locked -p trustweave-testbed --bin rules -- $(RULES) docs/rules.md
 
 .PHONY: rules

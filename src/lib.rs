@@ -37,8 +37,9 @@
 //! Where a behaviour lives: what a kustomization means in [`render`]; whether a bundle may be
 //! delivered in [`federation::guard`] and [`federation::lifecycle`]; who may name a peer in
 //! [`federation::resolve`]; which keys are revoked in [`federation::revocation`]; what a change does to
-//! trust in [`federation::impact`]; what keeps a federation from working in [`federation::checkup`];
-//! what gets written and deleted, and what other writers keep, in [`plan`]; what is signed and checked in [`model::attestation`]; what a peer's
+//! trust in [`federation::impact`]; what keeps a federation from working in [`federation::checkup`], and
+//! what proves that it works in [`federation::proof`]; what gets written and deleted, and what other
+//! writers keep, in [`plan`]; what is signed and checked in [`model::attestation`]; what a peer's
 //! endpoint may answer in [`spire::endpoint`]; who of several agents writes in [`cluster::lease`].
 //!
 //! # Invariants

@@ -228,6 +228,7 @@ fn every_verb_has_its_help() {
         "status",
         "suspend",
         "sync",
+        "verify",
     ] {
         let arguments: Vec<_> = verb.split_whitespace().chain(["--help"]).collect();
         let help = trustweave(here.path(), &arguments).expect(0);
@@ -266,7 +267,12 @@ fn check_names_file_line_column_and_the_nearest_field() {
 #[test]
 fn without_a_cluster_the_answer_is_that_there_is_none() {
     let repository = Repository::new();
-    for arguments in [&["status"][..], &["diff", "--live"], &["doctor"]] {
+    for arguments in [
+        &["status"][..],
+        &["diff", "--live"],
+        &["doctor"],
+        &["verify"],
+    ] {
         let run = repository.run(arguments).expect(2);
         assert_eq!(run.stdout, "", "{arguments:?}");
         let said = run.stderr.lines().any(|line| line.starts_with("error: "));

@@ -7,9 +7,11 @@
 mod agent;
 mod bundle;
 mod check;
+mod clusters;
 mod completions;
 mod diff;
 mod doctor;
+mod facts;
 mod git_sync;
 mod init;
 mod installation;
@@ -21,6 +23,7 @@ mod schema;
 mod status;
 mod suspend;
 mod sync;
+mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -54,6 +57,7 @@ enum Verb {
     Diff(diff::Arguments),
     Status(status::Arguments),
     Doctor(doctor::Arguments),
+    Verify(verify::Arguments),
     Sync(sync::Arguments),
     Suspend(suspend::Arguments),
     Resume(resume::Arguments),
@@ -99,6 +103,7 @@ pub fn main() -> ExitCode {
         Verb::Diff(arguments) => arguments.run(),
         Verb::Status(arguments) => arguments.run(),
         Verb::Doctor(arguments) => arguments.run(),
+        Verb::Verify(arguments) => arguments.run(),
         Verb::Sync(arguments) => arguments.run(),
         Verb::Suspend(arguments) => arguments.run(),
         Verb::Resume(arguments) => arguments.run(),

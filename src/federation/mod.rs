@@ -15,6 +15,7 @@ pub mod impact;
 pub mod installation;
 pub mod lifecycle;
 pub mod objects;
+pub mod proof;
 pub mod record;
 pub mod resolve;
 pub mod revocation;

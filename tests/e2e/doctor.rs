@@ -2,7 +2,7 @@
 //!
 //! What it names then is a table of docs/doctor.md; `TRUSTWEAVE_WRITE_DOCS=1` writes the table anew.
 
-use std::{collections::BTreeSet, fmt::Write as _, fs, process::Command};
+use std::{collections::BTreeSet, fmt::Write as _, fs};
 
 use serde_json::{Value, json};
 use trustweave::model::bundle::Bundle;
@@ -12,7 +12,7 @@ use trustweave_testbed::{
 };
 
 use super::{
-    ONE, TWO, holds_current_keys,
+    ONE, TWO, asking, holds_current_keys,
     managed::{get, patch},
     plan, progress, relationship, rotate,
 };
@@ -26,14 +26,7 @@ const MARKS: [&str; 2] = ["<!-- shown by tests/e2e/doctor.rs -->\n", "<!-- end -
 /// Asks the doctor about both clusters and the repository, and returns the exit code and the checks that
 /// failed.
 fn doctor(federation: &Federation) -> anyhow::Result<(Option<i32>, BTreeSet<String>, Value)> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trustweave"));
-    command.args(["doctor", "--output", "json", "--revision", "main", "--repo"]);
-    command.arg(federation.testbed.git.path());
-    for name in [ONE, TWO] {
-        let kubeconfig = federation.testbed.cluster(name)?.kubeconfig();
-        command.arg("--kubeconfig").arg(kubeconfig);
-    }
-    let run = command.output()?;
+    let run = asking(federation, "doctor").output()?;
     let errors = String::from_utf8_lossy(&run.stderr);
     let answer: Value = serde_json::from_slice(&run.stdout)
         .map_err(|error| anyhow::anyhow!("{error}: {errors}"))?;

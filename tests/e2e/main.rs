@@ -38,9 +38,10 @@ mod seed;
 mod server;
 mod signers;
 mod sources;
+mod verify;
 mod ztwim;
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use serde_json::Value;
 use trustweave::model::bundle::Bundle;
@@ -54,6 +55,18 @@ fn plan() -> Plan {
     let mut plan = Plan::new(env!("CARGO_BIN_EXE_trustweave"), env!("CARGO_MANIFEST_DIR"));
     plan.poll = Duration::from_millis(300);
     plan
+}
+
+/// A verb of `trustweave` that looks at both clusters and at the repository on the git server.
+fn asking(federation: &Federation, verb: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trustweave"));
+    command.args([verb, "--output", "json", "--revision", "main", "--repo"]);
+    command.arg(federation.testbed.git.path());
+    for name in [ONE, TWO] {
+        let cluster = federation.testbed.cluster(name).unwrap();
+        command.arg("--kubeconfig").arg(cluster.kubeconfig());
+    }
+    command
 }
 
 fn progress(line: &str) {

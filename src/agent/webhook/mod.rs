@@ -1,7 +1,7 @@
 //! The receiver of webhooks: whoever knows the secret may ask that the repository be looked at now.
 //!
 //! **Invariants:** nothing of a call is heard before its signature was verified; nothing in it decides
-//! anything; however many come, they lead to one look at a time, as [`poll`](super::poll) spaces them.
+//! anything; however many come, they lead to one look at a time, as the agent's polls are spaced.
 
 mod relay;
 pub mod signature;

@@ -6,13 +6,14 @@ use clap::Args;
 
 use self::text::Examined;
 use super::{
-    Answer, Connection, block_on,
+    Answer, block_on,
     check::now,
+    clusters::Clusters,
+    facts::{self, Asked},
     output::{self, Format},
 };
-use crate::federation::checkup::{self, ClusterFacts, Federation, RepositoryFacts};
+use crate::federation::checkup::{self, Federation, RepositoryFacts};
 
-mod gather;
 mod text;
 
 /// Find out what keeps a federation from working
@@ -35,14 +36,8 @@ mod text;
   trustweave doctor -o json | jq '.examined[].checks[] | select(.status == \"failed\")'
   trustweave doctor --explain relationship-class          what a check is about")]
 pub(super) struct Arguments {
-    /// A kubeconfig file, if not the default one or those of `KUBECONFIG`; of several, the current context
-    /// of each is examined
-    #[arg(long = "kubeconfig", value_name = "FILE")]
-    kubeconfigs: Vec<PathBuf>,
-
-    /// A context in the kubeconfig, if not the current one
-    #[arg(long = "context", value_name = "NAME")]
-    contexts: Vec<String>,
+    #[command(flatten)]
+    clusters: Clusters,
 
     /// Examine no cluster
     #[arg(long, conflicts_with_all = ["kubeconfigs", "contexts", "namespace"], requires = "repo")]
@@ -82,7 +77,12 @@ impl Arguments {
         let clusters = if self.no_cluster {
             Vec::new()
         } else {
-            block_on(self.clusters())??
+            let asked = Asked {
+                namespace: self.namespace.as_deref(),
+                endpoints: !self.no_endpoints,
+                now: now(),
+            };
+            block_on(self.clusters.facts(&asked, true))??
         };
         let mut examined = Vec::new();
         if let (Some(facts), Some(directory)) = (&repository, &self.repo) {
@@ -127,58 +127,8 @@ impl Arguments {
 
     fn repository(&self) -> anyhow::Result<Option<RepositoryFacts>> {
         let directory = self.repo.as_deref();
-        let found = directory.map(|it| gather::repository(it, &self.revision, now()));
+        let found = directory.map(|it| facts::repository(it, &self.revision, now()));
         found.transpose()
-    }
-
-    async fn clusters(&self) -> anyhow::Result<Vec<ClusterFacts>> {
-        if self.kubeconfigs.len() > 1 && !self.contexts.is_empty() {
-            anyhow::bail!(
-                "several kubeconfigs and contexts: merge the files with KUBECONFIG=a:b, or leave --context out"
-            );
-        }
-        let mut connections: Vec<(String, Connection)> = Vec::new();
-        if self.kubeconfigs.len() > 1 {
-            connections.extend(self.kubeconfigs.iter().map(|file| {
-                let connection = Connection {
-                    kubeconfig: Some(file.clone()),
-                    context: None,
-                };
-                (format!("cluster of {}", file.display()), connection)
-            }));
-        } else {
-            let kubeconfig = self.kubeconfigs.first().cloned();
-            let contexts = self.contexts.iter().map(|it| Some(it.clone()));
-            let mut contexts: Vec<_> = contexts.collect();
-            if contexts.is_empty() {
-                contexts.push(None);
-            }
-            connections.extend(contexts.into_iter().map(|context| {
-                let name = match &context {
-                    Some(context) => format!("cluster of context {context}"),
-                    None => "cluster of the current context".to_owned(),
-                };
-                let kubeconfig = kubeconfig.clone();
-                (
-                    name,
-                    Connection {
-                        kubeconfig,
-                        context,
-                    },
-                )
-            }));
-        }
-        let asked = gather::Asked {
-            namespace: self.namespace.as_deref(),
-            endpoints: !self.no_endpoints,
-            now: now(),
-        };
-        let mut clusters = Vec::new();
-        for (name, connection) in connections {
-            output::note(&format!("examining the {name}"));
-            clusters.push(gather::cluster(&connection, name, &asked).await?);
-        }
-        Ok(clusters)
     }
 }
 

@@ -120,23 +120,11 @@ struct Cluster<'a> {
 
 impl<'a> Cluster<'a> {
     fn of(facts: &'a ClusterFacts) -> Option<Self> {
-        let (_, installation) = facts.server.as_ref()?;
-        let own = installation
-            .configuration
-            .published
-            .as_ref()
-            .and_then(|it| {
-                let config_map = facts.objects.config_maps.iter().find(|found| {
-                    found["metadata"]["name"] == it.value.name.as_str()
-                        && found["metadata"]["namespace"] == it.value.namespace.as_str()
-                })?;
-                Bundle::parse(config_map["data"][&it.value.key].as_str()?.as_bytes()).ok()
-            });
         Some(Self {
             facts,
             trust_domain: facts.trust_domain()?,
             relationships: polled(facts),
-            own,
+            own: facts.own_bundle(),
         })
     }
 

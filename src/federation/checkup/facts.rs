@@ -86,6 +86,18 @@ impl ClusterFacts {
         installation.trust_domain.as_ref().map(|found| &found.value)
     }
 
+    /// What the SPIRE server publishes of its own bundle in the cluster, if it does.
+    pub fn own_bundle(&self) -> Option<Bundle> {
+        let (_, installation) = self.server.as_ref()?;
+        let place = &installation.configuration.published.as_ref()?.value;
+        let config_map = self.objects.config_maps.iter().find(|found| {
+            let metadata = &found["metadata"];
+            metadata["name"] == place.name.as_str()
+                && metadata["namespace"] == place.namespace.as_str()
+        })?;
+        Bundle::parse(config_map["data"][&place.key].as_str()?.as_bytes()).ok()
+    }
+
     /// The installation, or why there is none.
     pub(super) fn installation(&self) -> Result<(&Candidate, &Installation), String> {
         match &self.server {

@@ -22,10 +22,11 @@ mod relationships;
 mod repository;
 mod server;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use self::{
     facts::{Answer, ClusterFacts, Federation, RepositoryFacts, Silence},
+    registrations::registrations as registered,
     relationships::{Polled, polled},
 };
 

@@ -103,7 +103,7 @@ pub(super) const CHECKS: &[Check<ClusterFacts>] = &[
 ];
 
 /// What people registered, of the controller manager's class.
-fn registrations(facts: &ClusterFacts) -> impl Iterator<Item = &Value> {
+pub fn registrations(facts: &ClusterFacts) -> impl Iterator<Item = &Value> {
     let all = facts.objects.registrations.iter();
     all.filter(|it| !is_probe(it) && is_of_class(facts, it).unwrap_or(true))
 }

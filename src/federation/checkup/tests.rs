@@ -38,7 +38,7 @@ fn own_bundle() -> Bundle {
     BUNDLES[0].clone()
 }
 
-fn peer_bundle() -> Bundle {
+pub(in crate::federation) fn peer_bundle() -> Bundle {
     BUNDLES[1].clone()
 }
 
@@ -506,8 +506,13 @@ fn what_endpoints_answer() {
     );
 }
 
+/// A cluster of `a.test` that is well.
+pub(in crate::federation) fn importer() -> ClusterFacts {
+    facts(healthy())
+}
+
 /// The same, seen from the other side.
-fn peer() -> ClusterFacts {
+pub(in crate::federation) fn peer() -> ClusterFacts {
     let mut cluster = healthy();
     for config_map in &mut cluster.objects.config_maps {
         let text = config_map.to_string().replace("a.test", "b.test");

@@ -1,4 +1,4 @@
-//! Reading what the checks take: a repository, a cluster, and its peers' bundle endpoints.
+//! Reading what checks and proofs take: a repository, a cluster, and its peers' bundle endpoints.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::super::{Connection, installation, repository};
+use super::{Connection, installation, repository};
 use crate::{
     cluster::{self, Cluster as _, KubeCluster, installation as live, types},
     federation::{
