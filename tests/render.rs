@@ -225,9 +225,10 @@ fn setting(name: &str, default: u64) -> u64 {
 
 /// What is refused here only, of all that docs/kustomize.md names under "Where Trustweave is stricter",
 /// in random overlays.
-const ON_PURPOSE: [&str; 2] = [
+const ON_PURPOSE: [&str; 3] = [
     "a patch changed its kind, and there is no hash for the new one",
     "is a boolean to kustomize here",
+    "is no value for what is",
 ];
 
 #[test]

@@ -16,6 +16,9 @@ const PLAIN: char = '\0';
 /// Begins a carried string whose quotes were not needed.
 const QUOTED: char = '\u{1}';
 
+/// Begins a carried string without quotes whose text alone would mean something else.
+const TAGGED: char = '\u{2}';
+
 /// What a plain scalar means.
 pub enum Scalar {
     /// A value that JSON has too.
@@ -45,9 +48,19 @@ pub fn quoted(text: &str) -> Value {
     }
 }
 
+/// A string that stays one without quotes, carried if its text alone would mean something else. What
+/// is put in its place later may be anything.
+pub fn tagged(text: &str) -> Value {
+    if needs_quotes(text) {
+        format!("{TAGGED}{text}").into()
+    } else {
+        literal(text)
+    }
+}
+
 /// A string as it is, whatever it begins with.
 pub fn literal(text: &str) -> Value {
-    if text.starts_with([PLAIN, QUOTED]) {
+    if text.starts_with([PLAIN, QUOTED, TAGGED]) {
         format!("{QUOTED}{text}").into()
     } else {
         text.into()
@@ -109,7 +122,10 @@ pub fn set_text(value: &mut Value, text: &str) -> Result<(), String> {
         }
         Scalar::NotFinite => (literal(text), false),
     };
-    *value = if is_untyped || fits {
+    *value = if is_untyped && text.is_empty() {
+        // Kustomize writes quotes: it is no null.
+        literal(text)
+    } else if is_untyped || fits {
         new
     } else if is_quoted {
         quoted(text)
@@ -132,7 +148,7 @@ pub fn settle(value: &mut Value) {
                     (None, Scalar::NotFinite) => written.into(),
                 }
             }
-            None if carried.starts_with(QUOTED) => {
+            None if carried.starts_with([QUOTED, TAGGED]) => {
                 carried.remove(0);
             }
             None => {}
@@ -144,7 +160,7 @@ pub fn settle(value: &mut Value) {
 }
 
 fn uncarried(text: &str) -> &str {
-    text.strip_prefix([PLAIN, QUOTED]).unwrap_or(text)
+    text.strip_prefix([PLAIN, QUOTED, TAGGED]).unwrap_or(text)
 }
 
 fn needs_quotes(text: &str) -> bool {

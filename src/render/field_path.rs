@@ -63,11 +63,6 @@ impl FieldPath {
         Self(whole)
     }
 
-    /// Whether it leads to an annotation, which is a text in the end.
-    pub(super) fn is_annotation(&self) -> bool {
-        matches!(self.0.as_slice(), [metadata, annotations, _] if metadata == "metadata" && annotations == "annotations")
-    }
-
     /// The one value at the path.
     pub(super) fn get<'v>(&self, value: &'v Value) -> Option<&'v Value> {
         let parts = self.0.iter().map(|part| part.trim());

@@ -260,20 +260,14 @@ impl TargetFields {
             [] => &named,
             paths => paths,
         };
-        for given in paths {
-            let path = FieldPath::parse(given);
-            let is_annotation = path.is_annotation();
-            let visited = path
+        for path in paths {
+            let visited = FieldPath::parse(path)
                 .visit(&mut changed.object, create, &mut |value| {
-                    let is_single = !(value.is_object() || value.is_array());
-                    if is_annotation && is_single && scalar::string(value).is_none() {
-                        *value = scalar::literal(&scalar::text(value));
-                    }
                     self.replace(value, copied)
                 })
-                .map_err(|reason| format!("`{given}`: {reason}"))?;
+                .map_err(|reason| format!("`{path}`: {reason}"))?;
             if visited == 0 {
-                return Err(format!("it has no `{given}`"));
+                return Err(format!("it has no `{path}`"));
             }
         }
         changed.settle_labels();

@@ -147,7 +147,7 @@ fn merge(
 fn restyled(old: &Value, new: &Value) -> Value {
     match (scalar::is_quoted(old), scalar::string(new)) {
         (true, _) => scalar::quoted(&text(new)),
-        (false, Some(new)) => scalar::literal(new),
+        (false, Some(new)) => scalar::tagged(new),
         (false, None) => new.clone(),
     }
 }
