@@ -17,7 +17,7 @@ use trustweave_testbed::{
     wait_until,
 };
 
-use super::{mirror, settings, testbed};
+use super::{change, mirror, settings, testbed, with_main};
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -50,12 +50,7 @@ async fn reads(mirror: &Mirror, text: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_is_left_behind() {
-    let testbed = testbed().await;
-    testbed
-        .git
-        .commit("main", &[("x", "one")], "one")
-        .await
-        .unwrap();
+    let testbed = with_main("one").await;
     let (way, settings) = behind(&testbed).await;
     let directory = settings.directory.clone();
     let hanging = mirror(settings);
@@ -93,11 +88,7 @@ async fn a_server_that_hangs_is_left_behind() {
     for bytes in [10, 120, 400] {
         way.set(Fault::HalfOpen(bytes));
         let text = format!("after {bytes}");
-        testbed
-            .git
-            .commit("main", &[("x", &text)], "x")
-            .await
-            .unwrap();
+        change(&testbed, &text).await;
         let error = hanging.fetch().await.unwrap_err();
         assert!(matches!(error, Error::Timeout(_)), "{error}");
         assert!(way.set(Fault::None) > 0);

@@ -24,6 +24,19 @@ async fn testbed() -> Testbed {
     Testbed::start(&[], &|_| ()).await.unwrap()
 }
 
+/// A git server whose main branch has one commit.
+async fn with_main(text: &str) -> Testbed {
+    let testbed = testbed().await;
+    change(&testbed, text).await;
+    testbed
+}
+
+/// Has the file `x` of main say something else.
+async fn change(testbed: &Testbed, text: &str) {
+    let files = [("x", text)];
+    testbed.git.commit("main", &files, text).await.unwrap();
+}
+
 /// Settings for a mirror of its own.
 fn settings(testbed: &Testbed, url: &str, name: &str) -> Settings {
     Settings::new(url, "main", testbed.directory().join(name))

@@ -8,7 +8,7 @@ use trustweave::{
 };
 use trustweave_testbed::Testbed;
 
-use super::{file, key, mirror, put, request, reviewed_text, settings, testbed};
+use super::{change, file, key, mirror, put, request, reviewed_text, settings, testbed, with_main};
 
 fn plain(testbed: &Testbed, name: &str) -> Settings {
     settings(testbed, testbed.git.url(), name)
@@ -151,12 +151,7 @@ async fn only_a_signed_tip_is_taken() {
 
 #[tokio::test]
 async fn a_mirror_that_has_grown_is_made_anew() {
-    let testbed = testbed().await;
-    testbed
-        .git
-        .commit("main", &[("x", "0")], "0")
-        .await
-        .unwrap();
+    let testbed = with_main("0").await;
     let mut small = plain(&testbed, "m");
     small.max_files = 40;
     let directory = small.directory.clone();
@@ -169,11 +164,7 @@ async fn a_mirror_that_has_grown_is_made_anew() {
     let mut most = 0;
     for number in 1..=40 {
         let text = number.to_string();
-        testbed
-            .git
-            .commit("main", &[("x", &text)], &text)
-            .await
-            .unwrap();
+        change(&testbed, &text).await;
         assert_eq!(reviewed_text(&mirror, "x").await, text);
         most = most.max(packs());
     }
@@ -191,12 +182,7 @@ type Damage = fn(&std::path::Path);
 
 #[tokio::test]
 async fn a_mirror_whose_packs_are_broken_is_made_anew() {
-    let testbed = testbed().await;
-    testbed
-        .git
-        .commit("main", &[("x", "one")], "one")
-        .await
-        .unwrap();
+    let testbed = with_main("one").await;
     let settings = plain(&testbed, "m");
     let directory = settings.directory.clone();
     mirror(settings.clone()).fetch().await.unwrap();
@@ -213,11 +199,7 @@ async fn a_mirror_whose_packs_are_broken_is_made_anew() {
     let remove: Damage = |pack| fs::remove_file(pack).unwrap();
     for (number, damage) in [truncate, garble, remove].into_iter().enumerate() {
         let text = format!("after damage {number}");
-        testbed
-            .git
-            .commit("main", &[("x", &text)], &text)
-            .await
-            .unwrap();
+        change(&testbed, &text).await;
         mirror(settings.clone()).fetch().await.unwrap();
         for entry in fs::read_dir(directory.join("objects/pack")).unwrap() {
             let path = entry.unwrap().path();

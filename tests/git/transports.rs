@@ -12,7 +12,7 @@ use trustweave_testbed::{
     proxy::HttpProxy,
 };
 
-use super::{file, key, mirror, put, request, reviewed_text, settings, testbed, told};
+use super::{change, file, key, mirror, put, request, reviewed_text, settings, told, with_main};
 
 const KINDS: [KeyKind; 3] = [KeyKind::Ed25519, KeyKind::Ecdsa, KeyKind::Rsa];
 
@@ -35,12 +35,7 @@ async fn publish(mirror: &Mirror, content: &str) -> Result<Published, Error> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_ssh_with_keys_of_every_kind() {
-    let testbed = testbed().await;
-    testbed
-        .git
-        .commit("main", &[("x", "one")], "one")
-        .await
-        .unwrap();
+    let testbed = with_main("one").await;
     let keys: Vec<Key> = KINDS
         .iter()
         .enumerate()
@@ -97,12 +92,7 @@ async fn by_ssh_with_keys_of_every_kind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_ssh_only_to_a_host_that_is_known() {
-    let testbed = testbed().await;
-    testbed
-        .git
-        .commit("main", &[("x", "one")], "one")
-        .await
-        .unwrap();
+    let testbed = with_main("one").await;
     let in_testbed = |name: &str| testbed.directory().join(name);
     let key = Key::generate(&in_testbed("key"), KeyKind::Ed25519).unwrap();
     let other = Key::generate(&in_testbed("other"), KeyKind::Ed25519).unwrap();
@@ -163,12 +153,7 @@ fn with_token(testbed: &Testbed, url: &str, name: &str, token: &Path) -> Setting
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_https_with_a_token_an_own_authority_and_a_proxy() {
-    let testbed = testbed().await;
-    testbed
-        .git
-        .commit("main", &[("x", "one")], "one")
-        .await
-        .unwrap();
+    let testbed = with_main("one").await;
     let rights = [("old", Right::Write), ("new", Right::Write)];
     let server = HttpsGit::start(
         testbed.git.path(),
@@ -237,20 +222,11 @@ async fn by_https_with_a_token_an_own_authority_and_a_proxy() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_is_only_read() {
-    let testbed = testbed().await;
-    testbed
-        .git
-        .commit("main", &[("x", "one")], "one")
-        .await
-        .unwrap();
+    let testbed = with_main("one").await;
     let url = format!("file://{}", testbed.git.path().display());
     let mirror = mirror(settings(&testbed, &url, "m"));
     assert_eq!(reviewed_text(&mirror, "x").await, "one");
-    testbed
-        .git
-        .commit("main", &[("x", "two")], "two")
-        .await
-        .unwrap();
+    change(&testbed, "two").await;
     assert_eq!(reviewed_text(&mirror, "x").await, "two");
     let error = publish(&mirror, "1").await.unwrap_err();
     assert!(error.to_string().contains("only read"), "{error}");
@@ -267,12 +243,7 @@ async fn a_directory_is_only_read() {
 /// A poll that finds nothing new asks for the references, once, and for nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unchanged_repository_costs_one_listing() {
-    let testbed = testbed().await;
-    testbed
-        .git
-        .commit("main", &[("x", "one")], "one")
-        .await
-        .unwrap();
+    let testbed = with_main("one").await;
     let identity = testbed.web_identity().unwrap();
     let rights = [("token", Right::Read)];
     let server = HttpsGit::start(testbed.git.path(), &identity, &rights)
