@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Connection, installation, repository};
+use super::{Connection, git_sync, installation, repository};
 use crate::{
     cluster::{self, Cluster as _, KubeCluster, installation as live, types},
     federation::{
@@ -83,10 +83,7 @@ async fn facts(
     asked: &Asked<'_>,
 ) -> Result<ClusterFacts, cluster::Error> {
     // The first question is one whose failure says that nothing can be asked.
-    let git_sync = match cluster.get(&types::git_sync_reference()).await {
-        Err(cluster::Error::UnknownKind(_)) => None,
-        found => found?,
-    };
+    let git_sync = git_sync::find(cluster).await?;
     let mut missing_kinds = Vec::new();
     for kind in [CFTD, CLUSTER_SPIFFE_ID, CLUSTER_STATIC_ENTRY] {
         let listed = cluster.list(&Gvk::new(SPIRE_API_VERSION, kind), None).await;

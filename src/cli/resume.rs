@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Answer, Connection, block_on, git_sync, output};
-use crate::cluster::Cluster as _;
+use crate::cluster::{Cluster as _, types::git_sync_reference};
 
 /// Have a cluster's overlay applied again, after `trustweave suspend`
 ///
@@ -32,7 +32,7 @@ impl Arguments {
                 return Ok(Answer::Yes);
             }
             let patch = json!({"spec": {"suspend": null, "suspendReason": null}});
-            cluster.edit(&git_sync::reference(), &patch).await?;
+            cluster.edit(&git_sync_reference(), &patch).await?;
             output::note("the overlay is applied again");
             Ok(Answer::Yes)
         })?

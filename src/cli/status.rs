@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{
     Answer, Connection, block_on,
     check::now,
+    git_sync,
     output::{self, Format},
 };
 use crate::{
@@ -64,18 +65,7 @@ impl Arguments {
 
     async fn read(&self) -> anyhow::Result<(GitSyncStatus, Vec<Peer>)> {
         let cluster = self.connection.connect().await?;
-        let git_sync = match cluster.get(&types::git_sync_reference()).await {
-            Err(cluster::Error::UnknownKind(_)) => {
-                bail!("the cluster has no kind GitSync: is the agent installed?")
-            }
-            found => found?,
-        };
-        let Some(git_sync) = git_sync else {
-            bail!(
-                "the cluster has no GitSync `{}`: did the agent ever run?",
-                types::GIT_SYNC_NAME
-            );
-        };
+        let git_sync = git_sync::read(&cluster).await?;
         let listed = match cluster.list(&types::trust_peer_kind(), None).await {
             Err(cluster::Error::UnknownKind(_)) => {
                 bail!("the cluster has no kind TrustPeer: is the agent installed?")

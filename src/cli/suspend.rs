@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Answer, Connection, block_on, git_sync, output};
-use crate::cluster::Cluster as _;
+use crate::cluster::{Cluster as _, types::git_sync_reference};
 
 /// Stop applying a cluster's overlay, until `trustweave resume`
 ///
@@ -32,7 +32,7 @@ impl Arguments {
             let cluster = self.connection.connect().await?;
             let live = git_sync::read(&cluster).await?;
             let patch = json!({"spec": {"suspend": true, "suspendReason": self.reason}});
-            cluster.edit(&git_sync::reference(), &patch).await?;
+            cluster.edit(&git_sync_reference(), &patch).await?;
             let already = live["spec"]["suspend"] == true;
             output::note(if already {
                 "the overlay was suspended before"

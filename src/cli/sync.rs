@@ -17,7 +17,7 @@ use super::{
 };
 use crate::cluster::{
     Cluster as _, KubeCluster,
-    types::{Condition, GitSyncStatus, REQUESTED_AT},
+    types::{Condition, GitSyncStatus, REQUESTED_AT, git_sync_reference},
 };
 
 /// How often the answer is looked for.
@@ -78,7 +78,7 @@ impl Arguments {
         }
         let request = now().to_string();
         let patch = json!({"metadata": {"annotations": {REQUESTED_AT: request}}});
-        cluster.edit(&git_sync::reference(), &patch).await?;
+        cluster.edit(&git_sync_reference(), &patch).await?;
         if !self.wait {
             output::note("the agent was asked to look at the repository now");
             return Ok(None);

@@ -74,6 +74,18 @@ pub struct Happening {
     pub note: String,
 }
 
+impl Happening {
+    /// Something about an object.
+    pub fn about(regarding: &Value, severity: Severity, reason: &str, note: String) -> Self {
+        Self {
+            regarding: regarding.clone(),
+            severity,
+            reason: reason.to_owned(),
+            note,
+        }
+    }
+}
+
 /// A cluster that is read and written.
 pub trait Cluster: Send + Sync + 'static {
     /// The UID of the namespace `kube-system`: tells one cluster from another, also a cloned one.

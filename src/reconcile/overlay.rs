@@ -217,12 +217,8 @@ impl Overlay {
         former: &GitSyncStatus,
         git_sync: &Value,
     ) -> Vec<Happening> {
-        let happening = |severity, reason: &str, note: String| Happening {
-            regarding: git_sync.clone(),
-            severity,
-            reason: reason.to_owned(),
-            note,
-        };
+        let happening =
+            |severity, reason: &str, note| Happening::about(git_sync, severity, reason, note);
         let corrected = self.corrected.iter().take(LINES);
         let corrected = corrected.map(|line| {
             happening(

@@ -265,12 +265,8 @@ pub(super) fn server_happenings(
     status: &GitSyncStatus,
     git_sync: &Value,
 ) -> Vec<Happening> {
-    let happening = |severity, reason: &str, note: String| Happening {
-        regarding: git_sync.clone(),
-        severity,
-        reason: reason.to_owned(),
-        note,
-    };
+    let happening =
+        |severity, reason: &str, note| Happening::about(git_sync, severity, reason, note);
     let done = server.done.iter().map(|(restarts, what)| {
         let reason = if *restarts {
             "ServerRestarted"
@@ -396,12 +392,7 @@ pub(super) fn happenings(
     let known = former.unwrap_or(&empty);
     let mut happenings = Vec::new();
     let mut tell = |severity, reason: &str, note: String| {
-        happenings.push(Happening {
-            regarding: regarding.clone(),
-            severity,
-            reason: reason.to_owned(),
-            note,
-        });
+        happenings.push(Happening::about(regarding, severity, reason, note));
     };
     let peer = &state.peer;
     if known.phase != status.phase {

@@ -12,7 +12,7 @@ use super::{
     server,
 };
 use crate::{
-    cli::output,
+    cli::{git_sync, output},
     cluster::{
         self, Cluster as _, Conflicts, KubeCluster, Mode, inventory,
         types::{self, GitSyncStatus, TrustPeerStatus},
@@ -41,10 +41,7 @@ impl Arguments {
     pub(super) async fn against_cluster(&self, head: &Tree) -> anyhow::Result<Report> {
         let (declarations, mut diagnostics) = Declarations::load(head, None);
         let cluster = self.connection.connect().await?;
-        let git_sync = match cluster.get(&types::git_sync_reference()).await {
-            Err(cluster::Error::UnknownKind(_)) => None,
-            found => found?,
-        };
+        let git_sync = git_sync::find(&cluster).await?;
         let name = self.cluster_name(git_sync.as_ref())?;
         let Some((trust_domain, declaration)) = declarations.trust_domain_of(&name) else {
             Report::default().tell(diagnostics, head);

@@ -1,11 +1,11 @@
 //! Reading a cluster: what its agent reports, and the SPIRE that is installed in it.
 
-use super::super::installation;
+use super::super::{git_sync, installation};
 use crate::{
     cluster::{
-        Cluster as _, KubeCluster,
+        KubeCluster,
         secret::{SecretKey as _, SecretValue},
-        types::{self, GitSyncStatus},
+        types::GitSyncStatus,
     },
     federation::installation::{Candidate, Found, Installation, candidates, read},
     model::{
@@ -79,10 +79,7 @@ fn which(found: &[Candidate], namespace: Option<&str>) -> String {
 
 /// What the cluster's agent reports, if one runs or ran there.
 async fn reported(cluster: &KubeCluster) -> Result<Known, crate::cluster::Error> {
-    let git_sync = match cluster.get(&types::git_sync_reference()).await {
-        Err(crate::cluster::Error::UnknownKind(_)) => None,
-        found => found?,
-    };
+    let git_sync = git_sync::find(cluster).await?;
     let status = GitSyncStatus::of(git_sync.as_ref());
     let place = "the status of the GitSync";
     let signer = match status.signer {
