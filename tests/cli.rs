@@ -222,6 +222,7 @@ fn every_verb_has_its_help() {
         "diff",
         "doctor",
         "init",
+        "manual",
         "render",
         "resume",
         "schema",
@@ -262,6 +263,25 @@ fn check_names_file_line_column_and_the_nearest_field() {
     repository.run(&["check", "no-such-directory"]).expect(2);
     repository.run(&["check", "--revision=nonsense"]).expect(2);
     repository.run(&["check", "--revision=HEAD"]).expect(0);
+}
+
+#[test]
+fn every_verb_has_its_manual_page() {
+    let here = TempDir::new().unwrap();
+    let first = trustweave(here.path(), &["manual"]).expect(0).stdout;
+    assert!(first.contains(".TH trustweave 1"), "{first}");
+    trustweave(here.path(), &["manual", "made/man1"]).expect(0);
+    for page in ["trustweave", "trustweave-diff", "trustweave-bundle-revoke"] {
+        let page = here.path().join(format!("made/man1/{page}.1"));
+        let page = fs::read_to_string(page).unwrap();
+        assert!(page.contains(".SH SYNOPSIS"), "{page}");
+    }
+    let refused = trustweave(here.path(), &["manual", "/dev/null/man1"]).expect(2);
+    assert!(
+        refused
+            .stderr
+            .starts_with("error: write to `/dev/null/man1`")
+    );
 }
 
 #[test]

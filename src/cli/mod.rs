@@ -15,6 +15,7 @@ mod facts;
 mod git_sync;
 mod init;
 mod installation;
+mod manual;
 mod output;
 mod render;
 mod repository;
@@ -64,6 +65,7 @@ enum Verb {
     Bundle(bundle::Arguments),
     Agent(agent::Arguments),
     Completions(completions::Arguments),
+    Manual(manual::Arguments),
     Schema(schema::Arguments),
 }
 
@@ -110,6 +112,7 @@ pub fn main() -> ExitCode {
         Verb::Bundle(arguments) => arguments.run(),
         Verb::Agent(arguments) => arguments.run(),
         Verb::Completions(arguments) => arguments.run(),
+        Verb::Manual(arguments) => arguments.run(),
         Verb::Schema(arguments) => arguments.run(),
     };
     match answer {

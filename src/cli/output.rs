@@ -37,6 +37,12 @@ pub(super) fn data(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Writes text to a terminal in the place of all that it shows.
+pub(super) fn screen(text: &str) -> anyhow::Result<()> {
+    // ECMA-48: to the upper left corner, and all behind it erased.
+    data(&format!("\u{1b}[H\u{1b}[2J\u{1b}[3J{text}"))
+}
+
 /// Writes text with ANSI styles to standard output. They are taken out unless it is a terminal that
 /// shows them; `NO_COLOR` and `CLICOLOR_FORCE` are honoured.
 pub(super) fn styled(text: &str) -> anyhow::Result<()> {
@@ -214,7 +220,10 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     table
         .load_style(presets::NOTHING)
         .set_header(header.to_vec())
-        .add_rows(rows);
+        .add_rows(rows.into_iter().map(|row| {
+            let cells = row.into_iter();
+            cells.map(|cell| visible(&cell).into_owned())
+        }));
     for column in table.column_iter_mut() {
         column.set_padding((0, 3));
     }

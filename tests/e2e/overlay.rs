@@ -135,11 +135,14 @@ pub(crate) async fn value(federation: &Federation, name: &str, expected: &str) -
 
 /// Runs a verb about the cluster.
 pub(crate) fn trustweave(federation: &Federation, arguments: &[&str]) -> Output {
+    asked(federation, arguments).output().unwrap()
+}
+
+/// The program, about to ask the first cluster.
+pub(crate) fn asked(federation: &Federation, arguments: &[&str]) -> Command {
     let cluster = federation.testbed.cluster(ONE).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_trustweave"))
-        .args(arguments)
-        .arg("--kubeconfig")
-        .arg(cluster.kubeconfig())
-        .output()
-        .unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trustweave"));
+    command.args(arguments);
+    command.arg("--kubeconfig").arg(cluster.kubeconfig());
+    command
 }

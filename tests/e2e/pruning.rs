@@ -1,11 +1,17 @@
 //! Deletions that wait for somebody's word, and an overlay that is suspended.
 
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
+
 use serde_json::{Value, json};
 
 use super::{
     ONE, condition,
     overlay::{
-        NAMESPACE, config_map, declare, kubectl, live, prepared, ready, trustweave, until, value,
+        NAMESPACE, asked, config_map, declare, kubectl, live, prepared, ready, trustweave, until,
+        value,
     },
 };
 
@@ -62,6 +68,16 @@ async fn large_deletions_wait_for_a_word_and_a_suspended_overlay_stays_as_it_is(
     assert_eq!(live(&federation, "four").await, Value::Null);
     assert_eq!(live(&federation, "kept").await["data"]["a"], "1");
 
+    // Whoever watches sees it come, one line for each change.
+    let mut watching = asked(&federation, &["status", "--watch", "--output=json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let ready = next();
+    assert_eq!(condition(&ready["gitSync"], "Ready")["status"], "True");
+
     // Suspended: nothing is applied, and everybody is told why.
     let done = trustweave(&federation, &["suspend", "--reason", "the shop is counted"]);
     assert_eq!(done.status.code(), Some(0), "{done:?}");
@@ -70,6 +86,9 @@ async fn large_deletions_wait_for_a_word_and_a_suspended_overlay_stays_as_it_is(
         ready["reason"] == "Suspended" && ready.to_string().contains("the shop is counted")
     })
     .await;
+    while condition(&next()["gitSync"], "Ready")["reason"] != "Suspended" {}
+    watching.kill().unwrap();
+    watching.wait().unwrap();
     let refused = trustweave(&federation, &["sync", "--wait"]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     let changed = [config_map("last", &json!({"a": "2"}))];

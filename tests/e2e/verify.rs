@@ -12,7 +12,7 @@ use trustweave_testbed::{
     federation::{Federation, trust_domain},
 };
 
-use super::{ONE, TWO, asking, federated, plan, progress, rotate};
+use super::{ONE, TWO, asking, federated, overlay::trustweave, plan, progress, rotate};
 
 /// What it says, and its exit code.
 fn verified(federation: &Federation, arguments: &[&str]) -> (Option<i32>, Value) {
@@ -48,6 +48,8 @@ async fn a_federation_is_proven_also_by_git_alone() {
     let mut plan = plan().with_installed(&Installed::Objects(objects));
     (plan.endpoints, plan.workloads) = (true, true);
     let federation = federated(plan).await;
+    let waited = trustweave(&federation, &["status", "--wait=60", "--output=wide"]);
+    assert_eq!(waited.status.code(), Some(0), "{waited:?}");
     let (code, answer) = verified(&federation, &["--timeout=60"]);
     assert_eq!(code, Some(0), "{answer:#}");
     for (importer, exporter) in [(ONE, TWO), (TWO, ONE)] {
