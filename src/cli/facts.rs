@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Connection, git_sync, installation, repository};
+use super::{Connection, installation, repository};
 use crate::{
     cluster::{self, Cluster as _, KubeCluster, installation as live, types},
     federation::{
@@ -17,7 +17,7 @@ use crate::{
     },
     git::LocalRepository,
     model::{attestation, bundle::Bundle, diagnostic::with_causes, manifest::Gvk},
-    reconcile::desired,
+    reconcile::{desired, reported},
     spire::endpoint::{self, Endpoint, Identity},
 };
 
@@ -83,11 +83,11 @@ async fn facts(
     asked: &Asked<'_>,
 ) -> Result<ClusterFacts, cluster::Error> {
     // The first question is one whose failure says that nothing can be asked.
-    let git_sync = git_sync::find(cluster).await?;
+    let git_sync = reported::find_git_sync(cluster).await?;
     let mut missing_kinds = Vec::new();
     for kind in [CFTD, CLUSTER_SPIFFE_ID, CLUSTER_STATIC_ENTRY] {
-        let listed = cluster.list(&Gvk::new(SPIRE_API_VERSION, kind), None).await;
-        if matches!(listed, Err(cluster::Error::UnknownKind(_))) {
+        let kind_of_spire = Gvk::new(SPIRE_API_VERSION, kind).group_kind();
+        if matches!(cluster.preferred(&kind_of_spire).await, Ok(None)) {
             missing_kinds.push(kind.to_owned());
         }
     }

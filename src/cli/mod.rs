@@ -12,7 +12,6 @@ mod completions;
 mod diff;
 mod doctor;
 mod facts;
-mod git_sync;
 mod init;
 mod installation;
 mod manual;

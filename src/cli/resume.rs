@@ -3,8 +3,11 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Answer, Connection, block_on, git_sync, output};
-use crate::cluster::{Cluster as _, types::git_sync_reference};
+use super::{Answer, Connection, block_on, output};
+use crate::{
+    cluster::{Cluster as _, types::git_sync_reference},
+    reconcile::reported,
+};
 
 /// Have a cluster's overlay applied again, after `trustweave suspend`
 ///
@@ -25,7 +28,7 @@ impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<Answer> {
         block_on(async {
             let cluster = self.connection.connect().await?;
-            let live = git_sync::read(&cluster).await?;
+            let live = reported::git_sync(&cluster).await?;
             let spec = &live["spec"];
             if spec["suspend"] != true && spec["suspendReason"].is_null() {
                 output::note("the overlay is not suspended");

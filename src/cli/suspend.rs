@@ -3,8 +3,11 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Answer, Connection, block_on, git_sync, output};
-use crate::cluster::{Cluster as _, types::git_sync_reference};
+use super::{Answer, Connection, block_on, output};
+use crate::{
+    cluster::{Cluster as _, types::git_sync_reference},
+    reconcile::reported,
+};
 
 /// Stop applying a cluster's overlay, until `trustweave resume`
 ///
@@ -30,7 +33,7 @@ impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<Answer> {
         block_on(async {
             let cluster = self.connection.connect().await?;
-            let live = git_sync::read(&cluster).await?;
+            let live = reported::git_sync(&cluster).await?;
             let patch = json!({"spec": {"suspend": true, "suspendReason": self.reason}});
             cluster.edit(&git_sync_reference(), &patch).await?;
             let already = live["spec"]["suspend"] == true;

@@ -12,12 +12,14 @@ use serde_json::json;
 use super::{
     Answer, Connection, block_on,
     check::now,
-    git_sync,
     output::{self, Format},
 };
-use crate::cluster::{
-    Cluster as _, KubeCluster,
-    types::{Condition, GitSyncStatus, REQUESTED_AT, git_sync_reference},
+use crate::{
+    cluster::{
+        Cluster as _, KubeCluster,
+        types::{Condition, GitSyncStatus, REQUESTED_AT, git_sync_reference},
+    },
+    reconcile::reported,
 };
 
 /// How often the answer is looked for.
@@ -72,7 +74,7 @@ impl Arguments {
     /// Asks for a pass, and waits for it if wanted: what the agent reported then.
     async fn request(&self) -> anyhow::Result<Option<GitSyncStatus>> {
         let cluster = self.connection.connect().await?;
-        let live = git_sync::read(&cluster).await?;
+        let live = reported::git_sync(&cluster).await?;
         if live["spec"]["suspend"] == true {
             bail!("the overlay is suspended: `trustweave resume` first");
         }
@@ -92,7 +94,7 @@ impl Arguments {
         let timeout = Duration::from_secs(self.timeout);
         let begun = Instant::now();
         loop {
-            let live = git_sync::read(cluster).await?;
+            let live = reported::git_sync(cluster).await?;
             let status = GitSyncStatus::of(Some(&live));
             if status.handled_request.as_deref() == Some(request) {
                 return Ok(status);

@@ -11,6 +11,7 @@ mod memory;
 mod overlay;
 pub mod publish;
 mod report;
+pub mod reported;
 pub mod schedule;
 pub mod server;
 pub mod settings;

@@ -2,10 +2,13 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    process::Stdio,
+    process::{Child, Stdio},
+    sync::mpsc,
+    thread,
 };
 
 use serde_json::{Value, json};
+use trustweave_testbed::federation::{Federation, PATIENCE};
 
 use super::{
     ONE, condition,
@@ -14,6 +17,43 @@ use super::{
         value,
     },
 };
+
+/// `trustweave status --watch`, and what it shows.
+struct Watching {
+    program: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Watching {
+    fn start(federation: &Federation) -> Self {
+        let mut program = asked(federation, &["status", "--watch", "--output=json"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let shown = BufReader::new(program.stdout.take().unwrap()).lines();
+        let (told, lines) = mpsc::channel();
+        thread::spawn(move || {
+            shown
+                .map_while(Result::ok)
+                .try_for_each(|line| told.send(line))
+        });
+        Self { program, lines }
+    }
+
+    fn next(&self) -> Value {
+        let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+            panic!("no change of the status is shown");
+        };
+        serde_json::from_str(&line).unwrap()
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.program.kill().unwrap();
+        self.program.wait().unwrap();
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_deletions_wait_for_a_word_and_a_suspended_overlay_stays_as_it_is() {
@@ -69,13 +109,8 @@ async fn large_deletions_wait_for_a_word_and_a_suspended_overlay_stays_as_it_is(
     assert_eq!(live(&federation, "kept").await["data"]["a"], "1");
 
     // Whoever watches sees it come, one line for each change.
-    let mut watching = asked(&federation, &["status", "--watch", "--output=json"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
-    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
-    let ready = next();
+    let watching = Watching::start(&federation);
+    let ready = watching.next();
     assert_eq!(condition(&ready["gitSync"], "Ready")["status"], "True");
 
     // Suspended: nothing is applied, and everybody is told why.
@@ -86,9 +121,8 @@ async fn large_deletions_wait_for_a_word_and_a_suspended_overlay_stays_as_it_is(
         ready["reason"] == "Suspended" && ready.to_string().contains("the shop is counted")
     })
     .await;
-    while condition(&next()["gitSync"], "Ready")["reason"] != "Suspended" {}
-    watching.kill().unwrap();
-    watching.wait().unwrap();
+    while condition(&watching.next()["gitSync"], "Ready")["reason"] != "Suspended" {}
+    drop(watching);
     let refused = trustweave(&federation, &["sync", "--wait"]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     let changed = [config_map("last", &json!({"a": "2"}))];

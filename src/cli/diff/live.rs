@@ -12,7 +12,7 @@ use super::{
     server,
 };
 use crate::{
-    cli::{git_sync, output},
+    cli::output,
     cluster::{
         self, Cluster as _, Conflicts, KubeCluster, Mode, inventory,
         types::{self, GitSyncStatus, TrustPeerStatus},
@@ -30,7 +30,7 @@ use crate::{
         trust_domain::{ClusterName, TrustDomain},
     },
     plan::{Action, prune},
-    reconcile::desired,
+    reconcile::{desired, reported::find_git_sync},
 };
 
 /// How many dry runs are under way at once.
@@ -41,7 +41,7 @@ impl Arguments {
     pub(super) async fn against_cluster(&self, head: &Tree) -> anyhow::Result<Report> {
         let (declarations, mut diagnostics) = Declarations::load(head, None);
         let cluster = self.connection.connect().await?;
-        let git_sync = git_sync::find(&cluster).await?;
+        let git_sync = find_git_sync(&cluster).await?;
         let name = self.cluster_name(git_sync.as_ref())?;
         let Some((trust_domain, declaration)) = declarations.trust_domain_of(&name) else {
             Report::default().tell(diagnostics, head);

@@ -1,6 +1,6 @@
 //! Reading a cluster: what its agent reports, and the SPIRE that is installed in it.
 
-use super::super::{git_sync, installation};
+use super::super::installation;
 use crate::{
     cluster::{
         KubeCluster,
@@ -12,6 +12,7 @@ use crate::{
         declaration::Signer,
         trust_domain::{ClusterName, TrustDomain},
     },
+    reconcile::reported::find_git_sync,
 };
 
 /// Where `deploy/` has the agent keep its key, and its public half beside it.
@@ -79,7 +80,7 @@ fn which(found: &[Candidate], namespace: Option<&str>) -> String {
 
 /// What the cluster's agent reports, if one runs or ran there.
 async fn reported(cluster: &KubeCluster) -> Result<Known, crate::cluster::Error> {
-    let git_sync = git_sync::find(cluster).await?;
+    let git_sync = find_git_sync(cluster).await?;
     let status = GitSyncStatus::of(git_sync.as_ref());
     let place = "the status of the GitSync";
     let signer = match status.signer {

@@ -5,19 +5,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 
-use super::{Answer, Connection, block_on, check::now, git_sync, output};
-use crate::{
-    cluster::{
-        self, Cluster as _, KubeCluster,
-        types::{self, Condition, GitSyncStatus, TrustPeerStatus},
-    },
-    federation::lifecycle::Phase,
-};
+use super::{Answer, Connection, block_on, check::now, output};
+use crate::{cluster::KubeCluster, reconcile::reported::Reported};
 
 mod text;
 
@@ -68,18 +59,6 @@ pub(super) struct Arguments {
     output: Form,
 }
 
-/// A peer as its `TrustPeer` reports it.
-struct Peer {
-    trust_domain: String,
-    status: TrustPeerStatus,
-}
-
-/// What an agent reports.
-struct Report {
-    git_sync: GitSyncStatus,
-    peers: Vec<Peer>,
-}
-
 impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<Answer> {
         block_on(async {
@@ -87,12 +66,12 @@ impl Arguments {
             if self.watch {
                 return self.watch(&cluster).await;
             }
-            let mut report = read(&cluster).await?;
+            let mut report = Reported::read(&cluster).await?;
             if let Some(seconds) = self.wait {
                 let until_ready = async {
                     while !report.is_ready() {
                         tokio::time::sleep(LOOK).await;
-                        report = read(&cluster).await?;
+                        report = Reported::read(&cluster).await?;
                     }
                     anyhow::Ok(())
                 };
@@ -117,12 +96,12 @@ impl Arguments {
         let is_screen = self.output != Form::Json && io::stdout().is_terminal();
         let mut shown = None;
         loop {
-            let report = match read(cluster).await {
+            let report = match Reported::read(cluster).await {
                 Ok(report) => report,
-                Err(error) if shown.is_none() => return Err(error),
+                Err(error) if shown.is_none() => return Err(error.into()),
                 // An API server that is away for a while comes back.
                 Err(error) => {
-                    output::error(&error);
+                    output::error(&error.into());
                     tokio::time::sleep(LOOK).await;
                     continue;
                 }
@@ -144,162 +123,11 @@ impl Arguments {
         }
     }
 
-    fn written(&self, report: &Report) -> String {
+    fn written(&self, report: &Reported) -> String {
         match self.output {
             Form::Text => text::text(report, now(), false),
             Form::Wide => text::text(report, now(), true),
             Form::Json => format!("{:#}\n", report.json()),
         }
-    }
-}
-
-async fn read(cluster: &KubeCluster) -> anyhow::Result<Report> {
-    let git_sync = git_sync::read(cluster).await?;
-    let listed = match cluster.list(&types::trust_peer_kind(), None).await {
-        Err(cluster::Error::UnknownKind(_)) => {
-            bail!("the cluster has no kind TrustPeer: is the agent installed?")
-        }
-        listed => listed?,
-    };
-    let mut peers = Vec::new();
-    for object in &listed {
-        peers.push(Peer {
-            trust_domain: object["spec"]["trustDomain"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned(),
-            status: status(object)?,
-        });
-    }
-    peers.sort_by(|a, b| a.trust_domain.cmp(&b.trust_domain));
-    Ok(Report {
-        git_sync: status(&git_sync)?,
-        peers,
-    })
-}
-
-/// The status of an object; that of one which was never reported on is empty.
-fn status<S: DeserializeOwned + Default>(object: &Value) -> anyhow::Result<S> {
-    match object.get("status") {
-        None => Ok(S::default()),
-        Some(status) => serde_json::from_value(status.clone()).with_context(|| {
-            let (kind, name) = (&object["kind"], &object["metadata"]["name"]);
-            format!("the status of {kind} {name} is of another version")
-        }),
-    }
-}
-
-fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
-    conditions.iter().find(|condition| condition.kind == kind)
-}
-
-impl Report {
-    /// Nothing is amiss, and everybody who should be trusted is.
-    fn is_ready(&self) -> bool {
-        let conditions = &self.git_sync.conditions;
-        condition(conditions, "Ready").is_some_and(|ready| ready.status == "True")
-            && conditions
-                .iter()
-                .all(|condition| condition.status != "False")
-            && self
-                .peers
-                .iter()
-                .all(|peer| !peer.is_declared() || peer.is_federated())
-    }
-
-    fn json(&self) -> Value {
-        let peer = |peer: &Peer| {
-            let mut object = json!({"trustDomain": peer.trust_domain});
-            if let (Some(object), Value::Object(status)) =
-                (object.as_object_mut(), json!(peer.status))
-            {
-                object.extend(status);
-            }
-            object
-        };
-        json!({
-            "ready": self.is_ready(),
-            "gitSync": self.git_sync,
-            "trustPeers": self.peers.iter().map(peer).collect::<Vec<_>>(),
-        })
-    }
-}
-
-impl Peer {
-    /// Whether the topology asks for it.
-    fn is_declared(&self) -> bool {
-        condition(&self.status.conditions, "Consented")
-            .is_none_or(|condition| condition.reason != "NoEdge")
-    }
-
-    fn is_federated(&self) -> bool {
-        self.status.phase == Phase::Federated.as_str()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What an agent might report.
-    pub(super) fn reported() -> Report {
-        let condition = |kind: &str, status: &str, reason: &str, message: &str| {
-            json!({
-                "type": kind, "status": status, "reason": reason, "message": message,
-                "lastTransitionTime": "2026-01-01T00:00:00Z",
-            })
-        };
-        let git_sync = json!({
-            "cluster": "cluster-1", "trustDomain": "a.test", "objects": 12, "peers": "1/2",
-            "shortRevision": "0123abcd", "lastChange": "2026-01-01T00:00:00Z",
-            "published": {"serial": 4},
-            "conditions": [
-                condition("Ready", "False", "WritesFailed", "1 write(s) failed"),
-                condition("Published", "True", "Published", "serial 4 stands"),
-                condition("ServerConfigured", "Unknown", "RollingOut", "0 of 1 pods are ready"),
-            ],
-            "failures": ["Deployment.apps shop/api: no"],
-        });
-        let federated = json!({
-            "phase": "Federated", "version": "0.7", "shortDigest": "0123456789ab",
-            "lastDelivered": "2026-01-01T00:03:00Z", "earliestExpiry": "2026-01-02T00:05:00Z",
-            "registrations": 3, "message": "SPIRE holds the peer's bundle",
-            "conditions": [
-                condition("Consented", "True", "BothSides", ""),
-                condition("Pushed", "True", "Delivered", ""),
-                condition("Confirmed", "Unknown", "NotObserved", ""),
-            ],
-        });
-        let pending = json!({
-            "phase": "Pending", "message": "nothing is published yet",
-            "heldBack": ["ClusterSPIFFEID.spire.spiffe.io api"],
-            "conditions": [condition("Consented", "True", "BothSides", "")],
-        });
-        let peer = |name: &str, status: Value| Peer {
-            trust_domain: name.to_owned(),
-            status: serde_json::from_value(status).unwrap(),
-        };
-        let peers = vec![peer("b.test", federated), peer("c.test", pending)];
-        Report {
-            git_sync: serde_json::from_value(git_sync).unwrap(),
-            peers,
-        }
-    }
-
-    #[test]
-    fn ready_means_all_declared_peers_are_federated() {
-        let mut report = reported();
-        assert!(!report.is_ready());
-        report.git_sync.conditions[0].status = "True".to_owned();
-        assert!(!report.is_ready(), "c.test is Pending");
-        report.peers[1].status.conditions[0].reason = "NoEdge".to_owned();
-        assert!(report.is_ready(), "nobody asks for c.test");
-        report.git_sync.conditions[1].status = "False".to_owned();
-        assert!(!report.is_ready(), "not published");
-        let nothing = Report {
-            git_sync: GitSyncStatus::default(),
-            peers: Vec::new(),
-        };
-        assert!(!nothing.is_ready(), "never reported");
     }
 }

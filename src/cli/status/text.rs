@@ -4,14 +4,15 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::{Peer, Report, condition, output};
+use super::output;
 use crate::{
     cluster::types::{Condition, GitSyncStatus},
     federation::server::{ENDPOINT_EXPOSED, SERVER_CONFIGURED},
+    reconcile::reported::{Reported, ReportedPeer, condition},
 };
 
 /// The answer for people.
-pub(super) fn text(report: &Report, now: Timestamp, wide: bool) -> String {
+pub(super) fn text(report: &Reported, now: Timestamp, wide: bool) -> String {
     let mut text = cluster(&report.git_sync, now, wide);
     text.push('\n');
     if report.peers.is_empty() {
@@ -95,8 +96,8 @@ fn cluster(git_sync: &GitSyncStatus, now: Timestamp, wide: bool) -> String {
     Columns::table(vec![Columns(columns)])
 }
 
-fn peers(peers: &[Peer], now: Timestamp, wide: bool) -> String {
-    let row = |peer: &Peer| {
+fn peers(peers: &[ReportedPeer], now: Timestamp, wide: bool) -> String {
+    let row = |peer: &ReportedPeer| {
         let status = &peer.status;
         let mut columns = vec![
             ("TRUST DOMAIN", cell(&peer.trust_domain)),
@@ -135,7 +136,7 @@ fn peers(peers: &[Peer], now: Timestamp, wide: bool) -> String {
 }
 
 /// How the SPIRE server stands, and what is wrong, by title.
-fn complaints(report: &Report) -> Vec<(&'static str, Vec<String>)> {
+fn complaints(report: &Reported) -> Vec<(&'static str, Vec<String>)> {
     let git_sync = &report.git_sync;
     let conditions = git_sync.conditions.iter();
     let amiss = conditions.filter(|condition| condition.status == "False");
@@ -179,7 +180,8 @@ fn complaints(report: &Report) -> Vec<(&'static str, Vec<String>)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::reported, *};
+    use super::*;
+    use crate::reconcile::reported::tests::reported;
 
     #[test]
     fn the_tables_tell_the_whole_story() {
