@@ -46,11 +46,12 @@ pub(super) fn text(examined: &[Examined]) -> String {
             match &outcome.seen {
                 Seen::Well => {}
                 Seen::Unknown(why) => {
-                    let _ = writeln!(text, "{:11}not checked: {why}", "");
+                    let _ = writeln!(text, "{:11}not checked: {}", "", output::visible(why));
                 }
                 Seen::Amiss(amiss) => {
                     for one in amiss {
-                        let _ = writeln!(text, "{:11}seen: {}: {}", "", one.subject, one.seen);
+                        let seen = format!("{}: {}", one.subject, one.seen);
+                        let _ = writeln!(text, "{:11}seen: {}", "", output::visible(&seen));
                     }
                     let _ = writeln!(text, "{:11}why:  {}", "", about.why);
                     let _ = writeln!(text, "{:11}cure: {}", "", about.cure);
@@ -58,7 +59,7 @@ pub(super) fn text(examined: &[Examined]) -> String {
             }
         }
         for note in &it.notes {
-            let _ = writeln!(text, "  note: {note}");
+            let _ = writeln!(text, "  note: {}", output::visible(note));
         }
         text.push('\n');
     }
