@@ -108,6 +108,9 @@ pub struct GitSyncStatus {
     /// Its first digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub short_revision: Option<String>,
+    /// The commits that were in force, the newest first; at most 5.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<InForceStatus>,
     /// When the last pass changed something.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_change: Option<String>,
@@ -167,6 +170,19 @@ pub struct GitSyncStatus {
     /// The text of the annotation `trustweave.dev/requested-at` that a pass was made for last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handled_request: Option<String>,
+}
+
+/// A commit that was in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct InForceStatus {
+    /// Its name.
+    pub revision: String,
+    /// The first line of its message, without control characters, and no longer than 100 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// When it came into force.
+    pub since: String,
 }
 
 /// How many objects stand how.

@@ -38,17 +38,17 @@ impl Condition {
             kind,
             status: status.into(),
             reason,
-            message: clipped(&message.into()),
+            message: clipped(&message.into(), MESSAGE),
         }
     }
 }
 
-/// What a peer wrote may be quoted in a message: it must not grow a status beyond what an API server
-/// takes, nor tell a terminal what to do.
-fn clipped(message: &str) -> String {
+/// What somebody else wrote, as a status may quote it: it must not grow the status beyond what an API
+/// server takes, nor tell a terminal what to do. At most `most` characters are kept.
+pub fn clipped(message: &str, most: usize) -> String {
     let tame = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    let mut text: String = message.chars().take(MESSAGE).map(tame).collect();
-    if message.chars().nth(MESSAGE).is_some() {
+    let mut text: String = message.chars().take(most).map(tame).collect();
+    if message.chars().nth(most).is_some() {
         text.push('…');
     }
     text

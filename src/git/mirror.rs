@@ -102,6 +102,13 @@ impl Repository for Mirror {
             .await
     }
 
+    async fn subject(&self, revision: &Revision) -> Result<String, Error> {
+        let revision = revision.clone();
+        self.worker
+            .run(move |store| objects::subject(store.repository()?, &revision))
+            .await
+    }
+
     async fn holds(&self, revision: &Revision) -> Result<bool, Error> {
         let oid = objects::oid(revision)?;
         self.worker.run(move |store| store.holds(oid)).await

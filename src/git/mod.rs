@@ -125,6 +125,9 @@ pub trait Repository: Send + Sync + 'static {
         revision: &Revision,
     ) -> impl Future<Output = Result<BTreeMap<String, Entry>, Error>> + Send;
 
+    /// The first line of the message of a commit that was fetched, as its author wrote it.
+    fn subject(&self, revision: &Revision) -> impl Future<Output = Result<String, Error>> + Send;
+
     /// Whether a commit is here, fetched now or once.
     fn holds(&self, revision: &Revision) -> impl Future<Output = Result<bool, Error>> + Send;
 

@@ -35,6 +35,17 @@ pub(super) fn revision(oid: Oid) -> Result<Revision, Error> {
     })
 }
 
+/// The first paragraph of a commit's message, in one line.
+pub(super) fn subject(repository: &Repository, revision: &Revision) -> Result<String, Error> {
+    let commit = repository.find_commit(oid(revision)?);
+    let commit = commit.map_err(|source| Error::Read {
+        what: format!("commit {revision}"),
+        source,
+    })?;
+    let bytes = commit.summary_bytes().unwrap_or_default();
+    Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
 /// Every file of a commit below a directory, by its path in that directory; none if the commit does
 /// not have it.
 pub(super) fn tree(

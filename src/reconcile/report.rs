@@ -10,7 +10,7 @@ use super::{
 use crate::{
     cluster::{
         Happening, Severity,
-        types::{API_VERSION, Condition, GitSyncStatus, TrustPeerStatus},
+        types::{API_VERSION, Condition, GitSyncStatus, InForceStatus, TrustPeerStatus},
     },
     federation::{
         conditions,
@@ -25,10 +25,15 @@ use crate::{
 /// How many lines of diagnostics and failures a status holds.
 const LINES: usize = 20;
 
+/// How many commits it remembers.
+const HISTORY: usize = 5;
+
 /// What a pass has to tell.
 pub(super) struct Pass<'a> {
     pub(super) identity: &'a Identity,
     pub(super) revision: &'a Revision,
+    /// What it is about, if it was not in force before.
+    pub(super) subject: Option<String>,
     pub(super) states: &'a [PeerState],
     pub(super) resolved: &'a Resolved,
     pub(super) objects: usize,
@@ -161,29 +166,8 @@ pub(super) fn git_sync_status(pass: &Pass<'_>, former: &GitSyncStatus) -> GitSyn
             &format!("{errors} error(s); what was good before stays in force. First: {first}"),
         ),
     };
-    let ready = if let Some(failure) = pass.failures.first() {
-        let count = pass.failures.len();
-        let message = format!("{count} write(s) failed; first: {failure}");
-        condition("Ready", Some(false), "WritesFailed", &message)
-    } else if let Some(held) = pass.held {
-        condition("Ready", Some(false), held.reason, &held.message)
-    } else if pass.retired {
-        let message = "the repository no longer names this cluster: every peer is given up, and the \
-                       overlay's objects stay";
-        condition("Ready", Some(false), "Retired", message)
-    } else if let Some(why) = pass.suspended {
-        let separator = if why.is_empty() { "" } else { ": " };
-        let message = format!("spec.suspend is true, the overlay is not applied{separator}{why}");
-        condition("Ready", Some(false), "Suspended", &message)
-    } else if let Some(waiting) = pass.overlay.waiting(&pass.identity.cluster) {
-        condition("Ready", Some(false), "PruneWaits", &waiting)
-    } else if errors > 0 {
-        let message = format!("{errors} error(s) in the repository");
-        condition("Ready", Some(false), "RepositoryInvalid", &message)
-    } else {
-        let message = format!("revision {} is in force", pass.revision.short());
-        condition("Ready", Some(true), "InForce", &message)
-    };
+    let (holds, reason, message) = ready(pass, errors);
+    let ready = condition("Ready", Some(holds), reason, &message);
     let federated = pass
         .states
         .iter()
@@ -217,6 +201,14 @@ pub(super) fn git_sync_status(pass: &Pass<'_>, former: &GitSyncStatus) -> GitSyn
         trust_domain: pass.identity.trust_domain.to_string(),
         revision: Some(pass.revision.to_string()),
         short_revision: Some(pass.revision.short().to_owned()),
+        history: history(
+            InForceStatus {
+                revision: pass.revision.to_string(),
+                subject: pass.subject.clone(),
+                since: now.clone(),
+            },
+            &former.history,
+        ),
         last_change: former
             .last_change
             .clone()
@@ -246,6 +238,47 @@ pub(super) fn git_sync_status(pass: &Pass<'_>, former: &GitSyncStatus) -> GitSyn
     };
     pass.overlay.write(&mut status);
     with_inputs(status, pass.inputs, former, &now)
+}
+
+/// Whether everything is as the repository has it: holds, reason and message.
+fn ready<'a>(pass: &Pass<'a>, errors: usize) -> (bool, &'a str, String) {
+    if let Some(failure) = pass.failures.first() {
+        let count = pass.failures.len();
+        let message = format!("{count} write(s) failed; first: {failure}");
+        (false, "WritesFailed", message)
+    } else if let Some(held) = pass.held {
+        (false, held.reason, held.message.clone())
+    } else if pass.retired {
+        let message = "the repository no longer names this cluster: every peer is given up, and the \
+                       overlay's objects stay";
+        (false, "Retired", message.to_owned())
+    } else if let Some(why) = pass.suspended {
+        let separator = if why.is_empty() { "" } else { ": " };
+        let message = format!("spec.suspend is true, the overlay is not applied{separator}{why}");
+        (false, "Suspended", message)
+    } else if let Some(waiting) = pass.overlay.waiting(&pass.identity.cluster) {
+        (false, "PruneWaits", waiting)
+    } else if errors > 0 {
+        let message = format!("{errors} error(s) in the repository");
+        (false, "RepositoryInvalid", message)
+    } else {
+        let message = format!("revision {} is in force", pass.revision.short());
+        (true, "InForce", message)
+    }
+}
+
+/// The commits that were in force, with the one that is in force now.
+fn history(now_in_force: InForceStatus, former: &[InForceStatus]) -> Vec<InForceStatus> {
+    let newest = former.first();
+    if newest.is_some_and(|it| it.revision == now_in_force.revision) {
+        return former.to_vec();
+    }
+    let former = former.iter().cloned();
+    [now_in_force]
+        .into_iter()
+        .chain(former)
+        .take(HISTORY)
+        .collect()
 }
 
 /// What was told of the SPIRE server before.
@@ -463,5 +496,28 @@ fn alarm(judgement: &Judgement) -> Option<(&'static str, String)> {
         | Judgement::Accepted
         | Judgement::NotLookedAt => None,
         Judgement::Rejected(rejection) => Some((rejection.reason(), rejection.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_commits_are_remembered_once_each_and_not_for_ever() {
+        let commit = |revision: usize, since: &str| InForceStatus {
+            revision: revision.to_string(),
+            subject: None,
+            since: since.to_owned(),
+        };
+        let mut all = Vec::new();
+        for revision in 0..7 {
+            all = history(commit(revision, "first"), &all);
+            all = history(commit(revision, "again"), &all);
+        }
+        let expected = [6, 5, 4, 3, 2].map(|revision| commit(revision, "first"));
+        assert_eq!(all, expected);
+        // One that is in force again is told again.
+        assert_eq!(history(commit(4, "again"), &all)[0], commit(4, "again"));
     }
 }

@@ -276,6 +276,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         let looked = self.look_if_requested(&live, inputs).await;
         let inputs = &looked.inputs(inputs);
         let Chosen { revision, held } = self.choose(inputs.heads, &live).await?;
+        let subject = self.subject(&revision, &live).await;
         let mut diagnostics = self.load(&revision, inputs.heads).await?;
         let tree = self.tree(&revision).await?;
         let declarations = self.good.clone().unwrap_or_default();
@@ -333,6 +334,7 @@ impl<R: Repository, C: Cluster> Sync<R, C> {
         let told = report::Pass {
             identity: &self.identity,
             revision: &revision,
+            subject,
             states: &states,
             resolved: &resolved,
             objects: manifests.len(),

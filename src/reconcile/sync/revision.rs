@@ -6,6 +6,7 @@ use crate::{
         Cluster,
         types::{GIT_SYNC_NAME, GitSyncStatus},
     },
+    federation::conditions::clipped,
     git::{Heads, Repository},
     model::repository::Revision,
 };
@@ -26,7 +27,22 @@ pub(in crate::reconcile) struct Held {
     pub(in crate::reconcile) message: String,
 }
 
+/// How much of a commit's subject is told, in characters.
+const SUBJECT: usize = 99;
+
 impl<R: Repository, C: Cluster> Sync<R, C> {
+    /// What a commit that comes into force now is about; `None` if it is in force already, or can't
+    /// be read: that stops nothing.
+    pub(super) async fn subject(&self, revision: &Revision, live: &Live) -> Option<String> {
+        let former = GitSyncStatus::of(live.git_sync.as_ref());
+        let newest = former.history.first();
+        if newest.is_some_and(|it| it.revision == revision.as_str()) {
+            return None;
+        }
+        let subject = self.repository.subject(revision).await.ok()?;
+        Some(clipped(&subject, SUBJECT))
+    }
+
     /// The tip of the reviewed branch; or the commit in force, if the tip does not descend from it:
     /// somebody may be replaying an older state, in which withdrawn trust still stands.
     pub(super) async fn choose(&mut self, heads: &Heads, live: &Live) -> Result<Chosen, Error> {
