@@ -38,9 +38,11 @@
 //! delivered in [`federation::guard`] and [`federation::lifecycle`]; who may name a peer in
 //! [`federation::resolve`]; which keys are revoked in [`federation::revocation`]; what a change does to
 //! trust in [`federation::impact`]; what keeps a federation from working in [`federation::checkup`], and
-//! what proves that it works in [`federation::proof`]; what gets written and deleted, and what other
-//! writers keep, in [`plan`]; what is signed and checked in [`model::attestation`]; what a peer's
-//! endpoint may answer in [`spire::endpoint`]; who of several agents writes in [`cluster::lease`].
+//! what proves that it works in [`federation::proof`]; what an agent reports, read back, in
+//! [`reconcile::reported`], and how people see it in [`agent::page`] and `cli::status`; what gets
+//! written and deleted, and what other writers keep, in [`plan`]; what is signed and checked in
+//! [`model::attestation`]; what a peer's endpoint may answer in [`spire::endpoint`]; who of several
+//! agents writes in [`cluster::lease`].
 //!
 //! # Invariants
 //!

@@ -8,6 +8,7 @@ pub mod config;
 mod endpoints;
 pub mod http;
 mod leadership;
+pub mod page;
 mod poll;
 mod publish;
 pub mod reload;
@@ -32,7 +33,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    config::{Config, Webhook},
+    config::{Config, Page, Webhook},
     leadership::Election,
     poll::poll,
     publish::publish_own,
@@ -152,6 +153,9 @@ pub async fn run(
     if let Some(webhook) = &shared.config.webhook {
         tasks.spawn(hear_webhooks(shared.clone(), webhook.clone()));
     }
+    if let Some(page) = &shared.config.page {
+        tasks.spawn(show_page(shared.clone(), page.clone()));
+    }
     tasks.spawn(synchronise(shared.clone()));
     tasks.spawn(publish_own(shared.clone()));
     tasks.spawn(endpoints::look(shared.clone()));
@@ -202,6 +206,16 @@ async fn hear_webhooks(shared: Arc<Shared>, webhook: Webhook) -> anyhow::Result<
     let receiver = Receiver::new(webhook, shared.look_now.clone(), shared.metrics.clone());
     let stop = shared.stop.clone().cancelled_owned();
     webhook::serve(listener, receiver, stop).await
+}
+
+/// Serves the status page: also while another agent leads, as everything on it is read from the cluster.
+async fn show_page(shared: Arc<Shared>, page: Page) -> anyhow::Result<()> {
+    let address = page.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen on {address} for the status page"))?;
+    let stop = shared.stop.clone().cancelled_owned();
+    page::serve(listener, shared.cluster.clone(), stop).await
 }
 
 /// The one place of the agent that reads the clock.

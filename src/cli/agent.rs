@@ -43,6 +43,7 @@ use crate::agent::{
                                           or {secret: {name: trustweave-signing}}: made if absent
   webhook: {secretFile: /etc/trustweave/webhook/secret}
                                           port 8081, /webhook: look at the repository now
+  page: {listen: 127.0.0.1:8082}          the status page; without it there is none
   listen: 0.0.0.0:8080                    /healthz, /readyz, /metrics")]
 pub(super) struct Arguments {
     /// The configuration file

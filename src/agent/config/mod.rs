@@ -62,6 +62,9 @@ pub struct Config {
     /// Where a git server may ask to be looked at.
     #[serde(default)]
     pub webhook: Option<Webhook>,
+    /// The status page; without it there is none.
+    #[serde(default)]
+    pub page: Option<Page>,
     /// Where health, readiness and metrics are served.
     #[serde(default = "default_listen")]
     pub listen: std::net::SocketAddr,
@@ -204,6 +207,16 @@ pub struct Webhook {
     pub relay_to: Option<String>,
 }
 
+/// The status page, for people.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Page {
+    /// Where it is served. On loopback, which is the default, only who may forward ports to the
+    /// agent's pods sees it; elsewhere, everybody who reaches the address.
+    #[serde(default = "default_page_listen")]
+    pub listen: std::net::SocketAddr,
+}
+
 /// The SPIFFE Workload API.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -218,6 +231,10 @@ fn default_listen() -> std::net::SocketAddr {
 
 fn default_webhook_listen() -> std::net::SocketAddr {
     std::net::SocketAddr::from(([0, 0, 0, 0], 8081))
+}
+
+fn default_page_listen() -> std::net::SocketAddr {
+    std::net::SocketAddr::from(([127, 0, 0, 1], 8082))
 }
 
 fn default_secret_key() -> String {
@@ -406,6 +423,15 @@ mod tests {
         for wrong in ["{prunePercent: 0}", "{prunePercent: 101}", "{grace: 1}"] {
             assert!(with(&format!("applying: {wrong}")).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_page_is_served_to_who_may_forward_ports() {
+        assert!(with("").unwrap().page.is_none());
+        let page = with("page: {}").unwrap().page.unwrap();
+        assert!(page.listen.ip().is_loopback());
+        let page = with("page: {listen: '[::]:80'}").unwrap().page.unwrap();
+        assert_eq!(page.listen.to_string(), "[::]:80");
     }
 
     #[test]

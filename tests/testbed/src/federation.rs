@@ -9,6 +9,7 @@
 //! ([`Plan::topology`]). Declarations consent to exactly what the topology says, and every cluster beyond the
 //! example's gets a copy of the overlay of cluster-2, which federates with all peers.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -178,6 +179,7 @@ struct Member {
     configuration: PathBuf,
     log: PathBuf,
     listen: u16,
+    page: u16,
     agent: Option<Process>,
 }
 
@@ -298,7 +300,7 @@ impl Federation {
         let kubeconfig = cluster
             .service_account_kubeconfig("trustweave-system", "trustweave")
             .await?;
-        let listen = port::free()?;
+        let (listen, page) = (port::free()?, port::free()?);
         let mut configuration = json!({
             "apiVersion": "trustweave.dev/v1alpha1",
             "kind": "AgentConfig",
@@ -312,6 +314,7 @@ impl Federation {
             "kubernetes": {"kubeconfig": kubeconfig},
             "signing": {"keyFile": key.private},
             "listen": format!("127.0.0.1:{listen}"),
+            "page": {"listen": format!("127.0.0.1:{page}")},
         });
         if self.plan.signing_secret {
             let rights = deploy.join("signing-key/rbac.yaml");
@@ -338,6 +341,7 @@ impl Federation {
             configuration: path,
             log: directory.join("agent.log"),
             listen,
+            page,
             agent: None,
         })
     }
@@ -442,6 +446,7 @@ impl Federation {
         let mut configuration: Value = serde_json::from_str(&configuration)?;
         configuration["git"]["stateDir"] = json!(directory.join("state"));
         configuration["listen"] = json!(format!("127.0.0.1:{listen}"));
+        configuration["page"]["listen"] = json!(format!("127.0.0.1:{}", port::free()?));
         let path = directory.join("config.yaml");
         std::fs::write(&path, format!("{configuration:#}")).context("write a configuration")?;
         let arguments = ["agent", "--name", name, "--config"].map(Into::into);
@@ -496,6 +501,11 @@ impl Federation {
     /// The URL of a cluster's agent.
     pub fn agent_url(&self, name: &str) -> anyhow::Result<String> {
         Ok(format!("http://127.0.0.1:{}", self.find(name)?.0.listen))
+    }
+
+    /// Where a cluster's agent serves its status page.
+    pub fn page(&self, name: &str) -> anyhow::Result<SocketAddr> {
+        Ok(([127, 0, 0, 1], self.find(name)?.0.page).into())
     }
 
     /// The value of a metric of a cluster's agent: the sum over its labels.

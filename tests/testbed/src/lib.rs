@@ -22,6 +22,7 @@
 mod access;
 pub mod authority;
 pub mod binaries;
+pub mod chromium;
 mod clock;
 pub mod cluster;
 mod configuration;
