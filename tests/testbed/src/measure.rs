@@ -26,6 +26,9 @@ pub trait Measured {
     /// The public half of the key of a cluster's agent.
     fn signer(&self, cluster: &str) -> anyhow::Result<&str>;
 
+    /// The kubeconfig of a cluster's administrator.
+    fn kubeconfig(&self, cluster: &str) -> anyhow::Result<&Path>;
+
     /// A directory for one's own files.
     fn directory(&self) -> &Path;
 
@@ -243,6 +246,10 @@ impl Measured for Federation {
         Ok(&self.signer(cluster)?.public)
     }
 
+    fn kubeconfig(&self, cluster: &str) -> anyhow::Result<&Path> {
+        Ok(self.testbed.cluster(cluster)?.kubeconfig())
+    }
+
     fn directory(&self) -> &Path {
         self.testbed.directory()
     }
@@ -267,6 +274,10 @@ impl Measured for nodes::federation::Federation {
 
     fn signer(&self, cluster: &str) -> anyhow::Result<&str> {
         self.signer(cluster)
+    }
+
+    fn kubeconfig(&self, cluster: &str) -> anyhow::Result<&Path> {
+        Ok(self.nodes.cluster(cluster)?.kubeconfig())
     }
 
     fn directory(&self) -> &Path {

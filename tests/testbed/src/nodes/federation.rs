@@ -5,7 +5,7 @@
 //! * [`agents`](super::agents): which of a cluster's agents leads, what each answers, and what it needs.
 //! * [`workloads`](super::workloads): the example's client and server, and somebody who must not be let in.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -150,6 +150,27 @@ impl Federation {
             told.push(self.with_log(cluster, message.await).await?);
         }
         Ok(told)
+    }
+
+    /// Has nothing that others send reach a cluster's bundle endpoint any more. Inside the cluster it goes on.
+    pub async fn cut_endpoint(&self, cluster: &str) -> anyhow::Result<()> {
+        let node = self.nodes.cluster(cluster)?;
+        let rules = format!(
+            "add table ip endpoint_cut; \
+             add chain ip endpoint_cut arriving {{ type filter hook prerouting priority raw; }}; \
+             add rule ip endpoint_cut arriving ip daddr {} tcp dport {BUNDLE_ENDPOINT} drop",
+            node.address()
+        );
+        node.run_on_node(Path::new("nft"), &[&rules]).await?;
+        Ok(())
+    }
+
+    /// Lets others reach it again.
+    pub async fn restore_endpoint(&self, cluster: &str) -> anyhow::Result<()> {
+        let node = self.nodes.cluster(cluster)?;
+        let rules = "delete table ip endpoint_cut";
+        node.run_on_node(Path::new("nft"), &[rules]).await?;
+        Ok(())
     }
 
     /// Waits until both clusters are federated; else the error has the end of the agents' log.

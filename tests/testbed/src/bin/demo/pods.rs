@@ -15,7 +15,7 @@ use trustweave_testbed::nodes::workloads::{CLIENT, SERVER, STRANGER};
 
 use super::Arguments;
 use super::figures::{Figures, headline, mebibytes, print_indented, quote};
-use super::trust::{history, what_clusters_say, who_trusts_whom};
+use super::trust::{BY_GIT, history, verify_a_rotation, what_clusters_say, who_trusts_whom};
 
 /// The clusters, by what runs in them.
 const CLIENTS: &str = CLUSTERS[0];
@@ -37,7 +37,7 @@ pub(super) async fn run(arguments: &Arguments, workloads: &Path) -> anyhow::Resu
         figures.add(format!("size of the image {image}"), mebibytes(kibibytes));
     }
 
-    if let Err(error) = story(&federation, &mut figures).await {
+    if let Err(error) = story(&federation, arguments.trustweave()?, &mut figures).await {
         for cluster in CLUSTERS {
             headline(&format!("the end of the log of the agent of {cluster}"));
             print_indented(&federation.log(cluster).await.unwrap_or_default());
@@ -55,7 +55,11 @@ pub(super) async fn run(arguments: &Arguments, workloads: &Path) -> anyhow::Resu
 }
 
 /// What happens to the clusters, from the installation of the agents on.
-async fn story(federation: &Federation, figures: &mut Figures) -> anyhow::Result<()> {
+async fn story(
+    federation: &Federation,
+    trustweave: &Path,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
     let federated = install(federation, figures).await?;
     headline("a client in cluster-1 calls a server in cluster-2 by mutual TLS");
     let calls = federation.calls().await?;
@@ -81,6 +85,15 @@ async fn story(federation: &Federation, figures: &mut Figures) -> anyhow::Result
         "for comparison: rotation -> SPIRE's own poll",
         polled.await?,
     );
+    confirmed(federation).await?;
+    headline("trustweave verify --rotation: proves every edge with the next key of cluster-2");
+    verify_a_rotation(federation, trustweave).await?;
+    headline("the same with cluster-2's endpoint cut off: git brings the key");
+    federation.cut_endpoint(SERVERS).await?;
+    let verified = federation.unharmed(verify_a_rotation(federation, trustweave));
+    let text = verified.await?;
+    ensure!(text.contains(BY_GIT), "no endpoint brought the key");
+    federation.restore_endpoint(SERVERS).await?;
     confirmed(federation).await?;
     upgrade(federation, figures).await?;
     consent(federation, figures).await?;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::ensure;
+use serde_json::json;
 use trustweave_testbed::federation::{CLUSTERS, Federation, PATIENCE, Plan, peer_of, trust_domain};
 use trustweave_testbed::measure::{
     commit_to_applied, confirmed, polling, resident, rotation, same_keys,
@@ -13,7 +14,7 @@ use trustweave_testbed::{Cluster, wait_until};
 
 use super::Arguments;
 use super::figures::{Figures, headline, mebibytes};
-use super::trust::{history, what_clusters_say, who_trusts_whom};
+use super::trust::{BY_GIT, history, verify_a_rotation, what_clusters_say, who_trusts_whom};
 
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut plan = Plan::new(arguments.trustweave()?, &arguments.project);
@@ -43,7 +44,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     println!("   each SPIRE holds exactly the other's keys, and has entries with FederatesWith");
 
-    deeds(&mut federation, &mut figures).await?;
+    deeds(&mut federation, arguments.trustweave()?, &mut figures).await?;
     headline("what stands in git");
     history(&federation).await?;
     what_clusters_say(&federation).await?;
@@ -59,7 +60,11 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// A commit, a rotation, and a rotation without us; each measured.
-async fn deeds(federation: &mut Federation, figures: &mut Figures) -> anyhow::Result<()> {
+async fn deeds(
+    federation: &mut Federation,
+    trustweave: &Path,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
     headline("a commit to main");
     figures.time("commit -> applied", commit_to_applied(federation).await?);
 
@@ -67,6 +72,21 @@ async fn deeds(federation: &mut Federation, figures: &mut Figures) -> anyhow::Re
     let (published, delivered) = rotation(federation).await?;
     figures.time("rotation -> signed commit in git", published);
     figures.time("rotation -> the peer's SPIRE holds the new key", delivered);
+
+    headline("trustweave verify --rotation: proves every edge with the next key of cluster-2");
+    let text = verify_a_rotation(federation, trustweave).await?;
+    ensure!(!text.contains(BY_GIT), "the endpoint serves the key too");
+    headline("the same after cluster-2's endpoint is lost: git brings the key");
+    let there = federation.declaration(CLUSTERS[1])?;
+    let mut nowhere = there.clone();
+    nowhere["spec"]["bundleEndpoint"]["url"] = json!("https://127.0.0.1:1");
+    let message = "Move the endpoint to where nothing is";
+    federation.declare(CLUSTERS[1], &nowhere, message).await?;
+    confirmed(federation).await?;
+    let text = verify_a_rotation(federation, trustweave).await?;
+    ensure!(text.contains(BY_GIT), "no endpoint brought the key");
+    let message = "Move the endpoint back";
+    federation.declare(CLUSTERS[1], &there, message).await?;
 
     headline("a commit that changes nothing for cluster-1");
     confirmed(federation).await?;

@@ -1,12 +1,20 @@
 //! What is told at both levels: who trusts whom, and what stands in git.
 
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use trustweave_testbed::federation::{CLUSTERS, peer_of, trust_domain};
+use anyhow::{Context as _, bail, ensure};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+use trustweave_testbed::federation::{CLUSTERS, PATIENCE, peer_of, trust_domain};
 use trustweave_testbed::measure::Measured;
 
 use super::figures::{headline, print_indented, seconds};
+
+/// What `trustweave verify` says where a key came although no endpoint serves it.
+pub(super) const BY_GIT: &str = "the keys came by git";
 
 /// A table of the directions of trust; `took` is how long both took to come about.
 pub(super) async fn who_trusts_whom(
@@ -41,6 +49,53 @@ pub(super) async fn who_trusts_whom(
         );
     }
     Ok(())
+}
+
+/// `trustweave verify` waits for a rotation in cluster-2, and proves both directions with it.
+pub(super) async fn verify_a_rotation(
+    measured: &impl Measured,
+    trustweave: &Path,
+) -> anyhow::Result<String> {
+    let rotating = CLUSTERS[1];
+    let mut command = Command::new(trustweave);
+    command
+        .args(["verify", "--revision", "main", "--rotation"])
+        .arg(trust_domain(rotating))
+        .arg("--repo")
+        .arg(measured.git().path());
+    for cluster in CLUSTERS {
+        command
+            .arg("--kubeconfig")
+            .arg(measured.kubeconfig(cluster)?);
+    }
+    let mut verify = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("start trustweave verify")?;
+    let mut told = BufReader::new(verify.stderr.take().context("no stderr")?).lines();
+    let waits = async {
+        let mut all = Vec::new();
+        while let Some(line) = told.next_line().await? {
+            if line.starts_with("waiting for the next bundle") {
+                return Ok(());
+            }
+            all.push(line);
+        }
+        bail!("verify ended before it waited: {}", all.join("\n"))
+    };
+    timeout(PATIENCE, waits)
+        .await
+        .context("verify does not say that it waits")??;
+    measured.server(rotating)?.rotate_x509().await?;
+    let output = timeout(2 * PATIENCE, verify.wait_with_output())
+        .await
+        .context("verify does not see the rotation arrive")??;
+    let text = String::from_utf8(output.stdout).context("no text")?;
+    print_indented(&text);
+    ensure!(output.status.success(), "verify: {}", output.status);
+    Ok(text)
 }
 
 /// The publications of both trust domains, each signed by its agent.
