@@ -1,9 +1,23 @@
 //! How fast an overlay gets into a cluster, and what it costs when nothing changed: the agent against
 //! `kubectl apply --server-side` and against nothing but concurrent requests, in one run.
 //!
-//! `cargo bench --bench apply [-- OBJECTS]`. It needs what `make demo LEVEL=1` needs.
+//! `cargo bench --bench apply [-- OBJECTS…]`. It needs what `make demo LEVEL=1` needs.
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it measured")]
+
+#[path = "../tests/e2e/made_up.rs"]
+#[expect(
+    clippy::unwrap_used,
+    reason = "shared with the tests, for which a failed step is a failure"
+)]
+mod made_up;
+#[path = "../tests/e2e/publication.rs"]
+#[expect(
+    clippy::unwrap_used,
+    reason = "shared with the tests, for which a failed step is a failure"
+)]
+#[allow(dead_code, reason = "the tests tamper with publications, too")]
+mod publication;
 
 use std::{
     fmt::Write as _,
@@ -14,8 +28,11 @@ use std::{
 use anyhow::Context as _;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::Client;
+use made_up::Publisher;
 use serde_json::{Value, json};
+use trustweave::model::bundle::Bundle;
 use trustweave_testbed::{
+    authority::Authority,
     federation::{CLUSTERS, Federation, Plan, trust_domain},
     measure, wait_until,
 };
@@ -29,17 +46,25 @@ const PATIENCE: Duration = Duration::from_mins(10);
 /// How often each way is measured; they take turns.
 const RUNS: usize = 3;
 
+/// With how many peers the agent's memory is measured, too.
+const PEERS: usize = 100;
+
+/// How many objects there are, unless it is said.
+const OBJECTS: [usize; 2] = [1_000, 5_000];
+
 const KUSTOMIZATION: &str = "clusters/cluster-1/kustomization.yaml";
 
 fn main() -> anyhow::Result<()> {
-    let objects = std::env::args()
-        .skip(1)
-        .find_map(|argument| argument.parse().ok());
+    let asked = std::env::args().skip(1);
+    let mut objects: Vec<usize> = asked.filter_map(|it| it.parse().ok()).collect();
+    if objects.is_empty() {
+        objects.extend(OBJECTS);
+    }
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?
-        .block_on(run(objects.unwrap_or(1_000)))
+        .block_on(run(&objects))
 }
 
 /// A cluster with an agent, and what is measured there.
@@ -51,13 +76,11 @@ struct Bench {
     base: String,
 }
 
-async fn run(objects: usize) -> anyhow::Result<()> {
+async fn run(sizes: &[usize]) -> anyhow::Result<()> {
     let mut plan = Plan::new(env!("CARGO_BIN_EXE_trustweave"), env!("CARGO_MANIFEST_DIR"));
     plan.poll = Duration::from_millis(300);
-    let edge = json!({"between": CLUSTERS.map(trust_domain)});
-    let plan = plan
-        .with_clusters(1)
-        .with_topology(json!({"edges": [edge]}));
+    // Nobody is trusted at first.
+    let plan = plan.with_clusters(1).with_topology(json!({}));
     let mut federation = Federation::prepare(plan, &|line| println!("{line}")).await?;
     let cluster = federation.testbed.cluster(CLUSTERS[0])?;
     let grant = [
@@ -74,31 +97,52 @@ async fn run(objects: usize) -> anyhow::Result<()> {
     })?;
     federation.start_agent(CLUSTERS[0])?;
     let base = federation.testbed.git.show("main", KUSTOMIZATION).await?;
-    let bench = Bench {
+    let mut bench = Bench {
         federation,
         client,
-        objects,
+        objects: 0,
         base,
     };
-    bench.all().await
+    for (index, objects) in sizes.iter().enumerate() {
+        bench.objects = *objects;
+        bench.all().await?;
+        if index == 0 {
+            bench.peers().await?;
+        }
+    }
+    Ok(())
+}
+
+/// What the publications of made-up peers are read by.
+#[expect(clippy::unwrap_used, reason = "they are well-formed")]
+fn bundle(document: &Value) -> Bundle {
+    Bundle::parse(document.to_string().as_bytes()).unwrap()
 }
 
 impl Bench {
     async fn all(&self) -> anyhow::Result<()> {
         // The server's caches are warm for everybody.
-        self.requests("warm").await?;
+        self.requests(&format!("warm-{}", self.objects)).await?;
         let (mut raw, mut kubectl, mut agent) = (Vec::new(), Vec::new(), Vec::new());
         for run in 0..RUNS {
-            raw.push(self.requests(&format!("raw-{run}")).await?);
-            kubectl.push(self.kubectl(&format!("kubectl-{run}")).await?);
-            agent.push(self.agent(&format!("agent-{run}")).await?);
+            raw.push(
+                self.requests(&format!("raw-{run}-{}", self.objects))
+                    .await?,
+            );
+            kubectl.push(
+                self.kubectl(&format!("kubectl-{run}-{}", self.objects))
+                    .await?,
+            );
+            agent.push(self.agent(&format!("agent-{run}-{}", self.objects)).await?);
         }
         let before = self.asked().await?;
         let unchanged = self
             .commit(&[("notes.txt", "nothing of the overlay")], "A note")
             .await?;
         let asked = self.asked().await? - before;
-        let drifted = self.drifted(&format!("agent-{}", RUNS - 1)).await?;
+        let drifted = self
+            .drifted(&format!("agent-{}-{}", RUNS - 1, self.objects))
+            .await?;
         let resident = measure::resident(self.federation.agent(CLUSTERS[0])?.id())?;
 
         println!("\n{} objects, {RUNS} runs each, by turns", self.objects);
@@ -133,6 +177,50 @@ impl Bench {
         println!(
             "{:45} {:>8.1} MiB",
             "resident memory of the agent",
+            f64::from(resident) / 1024.0
+        );
+        Ok(())
+    }
+
+    /// The memory of the agent once it has peers besides the objects.
+    async fn peers(&mut self) -> anyhow::Result<()> {
+        let hub = trust_domain(CLUSTERS[0]);
+        let names: Vec<String> = (1..=PEERS)
+            .map(|it| format!("spoke-{it:03}.test"))
+            .collect();
+        let topology = json!({"groups": [{"name": "all", "hub": hub, "spokes": names}]});
+        let publisher = Publisher::new(&self.federation);
+        let endpoint = json!("none");
+        let mut files = Vec::new();
+        for name in &names {
+            let authority = Authority::new(name)?;
+            publisher
+                .publish(&self.federation, &authority, &endpoint)
+                .await;
+            files.push(publisher.declaration(name, &endpoint, &hub));
+        }
+        let files: Vec<_> = files
+            .iter()
+            .map(|(path, text)| (path.as_str(), text.as_str()))
+            .collect();
+        self.commit(&files, "Declare them").await?;
+        self.federation
+            .set_topology(topology, "Federate with all of them")
+            .await?;
+        let all = format!("{PEERS}/{PEERS}");
+        wait_until("all peers to be Federated", PATIENCE, async || {
+            let status = self
+                .federation
+                .status(CLUSTERS[0], "gitsync", "trustweave")
+                .await?;
+            anyhow::ensure!(status["peers"] == all.as_str(), "{}", status["peers"]);
+            Ok(Some(()))
+        })
+        .await?;
+        let resident = measure::resident(self.federation.agent(CLUSTERS[0])?.id())?;
+        println!(
+            "{:45} {:>8.1} MiB",
+            format!("the same with {PEERS} peers"),
             f64::from(resident) / 1024.0
         );
         Ok(())
