@@ -84,6 +84,11 @@ async fn facts(
 ) -> Result<ClusterFacts, cluster::Error> {
     // The first question is one whose failure says that nothing can be asked.
     let git_sync = reported::find_git_sync(cluster).await?;
+    // What people call it, if an agent says so.
+    let name = match types::GitSyncStatus::of(git_sync.as_ref()).cluster {
+        unsaid if unsaid.is_empty() => name,
+        told => format!("cluster {told}"),
+    };
     let mut missing_kinds = Vec::new();
     for kind in [CFTD, CLUSTER_SPIFFE_ID, CLUSTER_STATIC_ENTRY] {
         let kind_of_spire = Gvk::new(SPIRE_API_VERSION, kind).group_kind();

@@ -35,7 +35,8 @@ pub(super) fn text(proofs: &[Proof], without_view: bool) -> String {
         let mut former = None;
         for event in &proof.events {
             let after = former.map_or_else(String::new, |former| {
-                format!("  (after {:#})", event.at.duration_since(former))
+                let took = event.at.duration_since(former);
+                format!("  (after {:.1} s)", took.as_secs_f64())
             });
             let _ = writeln!(
                 text,

@@ -306,9 +306,9 @@ impl<'a> Direction<'a> {
         let fixed = naming.iter().filter(|it| it["status"]["set"] == true);
         let entries = sum("entriesToSet") + fixed.count() as u64;
         let refused = sum("entryFailures");
-        let of = format!("{entries} of {} registrations", naming.len());
+        let of = format!("{entries}, by {} registration(s)", naming.len());
         if refused > 0 {
-            Evidence::Against(format!("SPIRE refused {refused} entries of {of}"))
+            Evidence::Against(format!("SPIRE refused {refused} of the entries: {of}"))
         } else if naming.iter().all(|it| it["status"].is_null()) {
             Evidence::Missing(
                 "SPIRE's controller manager has not said what became of them".to_owned(),

@@ -10,14 +10,18 @@ use trustweave_testbed::measure::{
     commit_to_applied, confirmed, polling, resident, rotation, same_keys,
     writes_of_a_pass_with_nothing_to_do,
 };
-use trustweave_testbed::{Cluster, wait_until};
+use trustweave_testbed::{Cluster, Distribution, Installed, ServerObjects, wait_until};
 
 use super::Arguments;
 use super::figures::{Figures, headline, mebibytes};
 use super::trust::{BY_GIT, history, verify_a_rotation, what_clusters_say, who_trusts_whom};
 
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut plan = Plan::new(arguments.trustweave()?, &arguments.project);
+    // As if SPIRE were installed by hand: what `verify` reads of it is there.
+    let mut objects = ServerObjects::new(Distribution::Custom);
+    objects.bundle_endpoint = true;
+    let plan = Plan::new(arguments.trustweave()?, &arguments.project);
+    let mut plan = plan.with_installed(&Installed::Objects(objects));
     (plan.endpoints, plan.workloads) = (true, true);
     headline("two clusters, SPIRE in each, one git server");
     let begun = Instant::now();
@@ -73,21 +77,6 @@ async fn deeds(
     figures.time("rotation -> signed commit in git", published);
     figures.time("rotation -> the peer's SPIRE holds the new key", delivered);
 
-    headline("trustweave verify --rotation: proves every edge with the next key of cluster-2");
-    let text = verify_a_rotation(federation, trustweave).await?;
-    ensure!(!text.contains(BY_GIT), "the endpoint serves the key too");
-    headline("the same after cluster-2's endpoint is lost: git brings the key");
-    let there = federation.declaration(CLUSTERS[1])?;
-    let mut nowhere = there.clone();
-    nowhere["spec"]["bundleEndpoint"]["url"] = json!("https://127.0.0.1:1");
-    let message = "Move the endpoint to where nothing is";
-    federation.declare(CLUSTERS[1], &nowhere, message).await?;
-    confirmed(federation).await?;
-    let text = verify_a_rotation(federation, trustweave).await?;
-    ensure!(text.contains(BY_GIT), "no endpoint brought the key");
-    let message = "Move the endpoint back";
-    federation.declare(CLUSTERS[1], &there, message).await?;
-
     headline("a commit that changes nothing for cluster-1");
     confirmed(federation).await?;
     let writes = writes_of_a_pass_with_nothing_to_do(federation).await?;
@@ -105,6 +94,21 @@ async fn deeds(
     federation.start_agent(CLUSTERS[0])?;
     figures.time("for comparison: rotation -> SPIRE's own poll", polled);
     confirmed(federation).await?;
+
+    headline("trustweave verify --rotation: proves every edge with the next key of cluster-2");
+    let text = verify_a_rotation(federation, trustweave).await?;
+    ensure!(!text.contains(BY_GIT), "the endpoint serves the key too");
+    headline("the same after cluster-2's endpoint is lost: git brings the key");
+    let there = federation.declaration(CLUSTERS[1])?;
+    let mut nowhere = there.clone();
+    nowhere["spec"]["bundleEndpoint"]["url"] = json!("https://127.0.0.1:1");
+    let message = "Move the endpoint to where nothing is";
+    federation.declare(CLUSTERS[1], &nowhere, message).await?;
+    confirmed(federation).await?;
+    let text = verify_a_rotation(federation, trustweave).await?;
+    ensure!(text.contains(BY_GIT), "no endpoint brought the key");
+    let message = "Move the endpoint back";
+    federation.declare(CLUSTERS[1], &there, message).await?;
 
     headline("what the agents need");
     for (name, what) in [
