@@ -26,6 +26,7 @@ mod managed;
 mod mesh;
 mod model;
 mod overlay;
+mod proposals;
 mod pruning;
 mod publication;
 mod refusals;
