@@ -24,7 +24,7 @@
 //! |---|---|---|
 //! | shell | [`cli`], [`agent`] | verbs; supervision, HTTP, logs. The only places that read clock and environment |
 //! | orchestration | [`reconcile`] | the two loops' passes, over the ports as traits |
-//! | ports | [`git`], [`cluster`], [`spire`] | the only places that do I/O, one error enum each |
+//! | ports | [`git`], [`forge`], [`cluster`], [`spire`] | the only places that do I/O, one error enum each |
 //! | pure | [`render`], [`federation`], [`plan`] | values in, values out |
 //! | pure | [`model`] | the vocabulary |
 //!
@@ -41,8 +41,9 @@
 //! what proves that it works in [`federation::proof`]; what an agent reports, read back, in
 //! [`reconcile::reported`], and how people see it in [`agent::page`] and `cli::status`; what gets
 //! written and deleted, and what other writers keep, in [`plan`]; what is signed and checked in
-//! [`model::attestation`]; what a peer's endpoint may answer in [`spire::endpoint`]; who of several
-//! agents writes in [`cluster::lease`].
+//! [`model::attestation`]; what a peer's endpoint may answer in [`spire::endpoint`]; what is asked
+//! of GitHub, GitLab and Gitea in [`forge`], and when in [`reconcile::proposal`]; who of several agents
+//! writes in [`cluster::lease`].
 //!
 //! # Invariants
 //!
@@ -58,7 +59,7 @@
 //!    restart, as the cluster itself remembers it.
 //! 6. Same content, same bytes: nothing is committed, pushed or applied twice.
 //! 7. An agent writes in git only its own branch or directory, only while it holds the Lease, and is
-//!    never taken to have pushed because no error came.
+//!    never taken to have pushed because no error came. What it only proposes is merged by people.
 //! 8. *Pushed* is not *Confirmed*: a peer may be named in registrations once SPIRE accepted an entry
 //!    that federates with it, and is confirmed once a workload was seen to hold its keys.
 //! 9. Secrets' values never get into a text.
@@ -73,6 +74,7 @@ pub mod agent;
 pub mod cli;
 pub mod cluster;
 pub mod federation;
+pub mod forge;
 pub mod git;
 pub mod model;
 pub mod plan;

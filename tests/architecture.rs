@@ -6,12 +6,13 @@
 use std::{collections::BTreeSet, fs, io, path::Path};
 
 /// Each layer, and the layers below it that it may use. All know themselves.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("model", &[]),
     ("render", &["model"]),
     ("federation", &["model"]),
     ("plan", &["model"]),
     ("git", &["model"]),
+    ("forge", &["model"]),
     ("cluster", &["model"]),
     ("spire", &["model"]),
     ("reconcile", BELOW_RECONCILE),
@@ -25,6 +26,7 @@ const BELOW_RECONCILE: &[&str] = &[
     "federation",
     "plan",
     "git",
+    "forge",
     "cluster",
     "spire",
 ];
@@ -35,6 +37,7 @@ const BELOW_AGENT: &[&str] = &[
     "federation",
     "plan",
     "git",
+    "forge",
     "cluster",
     "spire",
     "reconcile",
@@ -46,6 +49,7 @@ const BELOW_CLI: &[&str] = &[
     "federation",
     "plan",
     "git",
+    "forge",
     "cluster",
     "spire",
     "reconcile",
@@ -69,11 +73,11 @@ const CONFINED: [(&str, &[&str]); 17] = [
     ("git2", &["git/"]),
     ("kube", KUBE),
     ("k8s_openapi", KUBE),
-    ("hyper", ENDPOINT),
-    ("hyper_util", ENDPOINT),
-    ("http_body_util", ENDPOINT),
-    ("tokio_rustls", ENDPOINT),
-    ("rustls_platform_verifier", ENDPOINT),
+    ("hyper", HTTPS),
+    ("hyper_util", HTTPS),
+    ("http_body_util", HTTPS),
+    ("tokio_rustls", HTTPS),
+    ("rustls_platform_verifier", HTTPS),
     ("similar", &["plan/diff.rs"]),
     ("saphyr_parser", &["model/yaml.rs"]),
     ("serde_saphyr", &["model/yaml.rs"]),
@@ -85,7 +89,7 @@ const CONFINED: [(&str, &[&str]); 17] = [
     ("indicatif", &["cli/"]),
 ];
 
-const ENDPOINT: &[&str] = &["spire/endpoint.rs", "spire/endpoint/"];
+const HTTPS: &[&str] = &["spire/endpoint.rs", "spire/endpoint/", "forge/"];
 
 const KUBE: &[&str] = &[
     "cluster/",

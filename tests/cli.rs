@@ -28,6 +28,8 @@ mod bundle;
 mod comments;
 #[path = "cli/diff.rs"]
 mod diff;
+#[path = "cli/init.rs"]
+mod init;
 #[path = "cli/pipelines.rs"]
 mod pipelines;
 

@@ -4,15 +4,23 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, config::PublishBranch, leadership::terms, now, random, telemetry::PassLabels};
+use super::{
+    Shared,
+    config::{Config, PublishBranch},
+    leadership::terms,
+    now, random,
+    telemetry::PassLabels,
+};
 use crate::{
     cluster::{
         Cluster,
-        types::{GitSyncStatus, git_sync_reference},
+        types::{GitSyncStatus, PublishedStatus, git_sync_reference},
     },
-    git::Published,
-    model::{attestation::Serial, declaration::TrustDomainSpec},
+    forge,
+    git::{Heads, Mirror, Published, SigningKey},
+    model::{attestation::Serial, declaration::TrustDomainSpec, repository::Revision},
     reconcile::{
+        proposal::{self, Proposed},
         publish::{self, Publisher, Target},
         schedule::{Backoff, INTERVAL, Trigger, jittered},
         sync::PublishReport,
@@ -45,10 +53,8 @@ async fn lead(shared: &Arc<Shared>, over: &CancellationToken) {
         return;
     };
     let config = &shared.config;
-    let target = match config.publish.branch {
-        PublishBranch::Own => Target::own_branch(&config.trust_domain),
-        PublishBranch::Main => Target::directory_on(&config.git.branch, &config.trust_domain),
-    };
+    let target = target(config);
+    let forge = config.forge().map(forge::Client::new);
     let mut publisher: Option<Publisher> = None;
     let mut open: Option<(TrustDomainSpec, Source)> = None;
     let mut own = shared.own.subscribe();
@@ -87,17 +93,8 @@ async fn lead(shared: &Arc<Shared>, over: &CancellationToken) {
                 let Some(publisher) = &publisher else {
                     anyhow::bail!("the cluster has no UID");
                 };
-                let outcome = publish::pass(
-                    &*shared.mirror,
-                    source,
-                    publisher,
-                    &key,
-                    declaration,
-                    last,
-                    now(),
-                )
-                .await?;
-                Ok(outcome)
+                let ports = (&*shared.mirror, forge.as_ref());
+                make_pass(ports, source, publisher, &key, declaration, last).await
             };
             let outcome = (pass.await, source.describe());
             retry = finish_publish(shared, trigger, outcome, &mut last)
@@ -119,9 +116,8 @@ async fn lead(shared: &Arc<Shared>, over: &CancellationToken) {
                 () = changed => Trigger::Bundle,
                 Ok(()) = own.changed() => Trigger::OtherLoop,
                 Ok(()) = heads.changed() => {
-                    let tip = heads.borrow_and_update().as_ref().and_then(|heads| {
-                        heads.publications.get(&config.trust_domain).cloned()
-                    });
+                    let heads = heads.borrow_and_update();
+                    let tip = heads.as_ref().and_then(|heads| followed(heads, config));
                     // Only what stands where we publish is our business.
                     if std::mem::replace(&mut standing, tip.clone()) == tip {
                         continue;
@@ -137,6 +133,49 @@ async fn lead(shared: &Arc<Shared>, over: &CancellationToken) {
     }
 }
 
+/// Where the own bundle is to stand.
+fn target(config: &Config) -> Target {
+    match config.publish.branch {
+        PublishBranch::Own => Target::own_branch(&config.trust_domain),
+        PublishBranch::Main | PublishBranch::PullRequest => {
+            Target::directory_on(&config.git.branch, &config.trust_domain)
+        }
+    }
+}
+
+/// The commit whose successors are worth a pass.
+fn followed(heads: &Heads, config: &Config) -> Option<Revision> {
+    match config.publish.branch {
+        PublishBranch::Own | PublishBranch::Main => {
+            heads.publications.get(&config.trust_domain).cloned()
+        }
+        // People may have merged.
+        PublishBranch::PullRequest => heads.main.clone(),
+    }
+}
+
+/// Publishes, or asks people to.
+async fn make_pass(
+    (mirror, forge): (&Mirror, Option<&forge::Client>),
+    source: &Source,
+    publisher: &Publisher,
+    key: &SigningKey,
+    declaration: &TrustDomainSpec,
+    last: Serial,
+) -> anyhow::Result<proposal::Outcome> {
+    Ok(match forge {
+        None => {
+            let pass = publish::pass(mirror, source, publisher, key, declaration, last, now());
+            pass.await?.into()
+        }
+        Some(forge) => {
+            let ports = (mirror, forge);
+            let pass = proposal::pass(ports, source, publisher, key, declaration, last, now());
+            pass.await?
+        }
+    })
+}
+
 /// The serial that the cluster remembers to have published in this epoch.
 async fn remembered_serial(
     shared: &Shared,
@@ -150,11 +189,30 @@ async fn remembered_serial(
         .map_or(Serial(0), |published| Serial(published.serial)))
 }
 
+/// Logs and counts a commit.
+fn tell_pushed(
+    shared: &Shared,
+    trigger: Trigger,
+    (revision, attempts): (&Revision, u32),
+    outcome: &proposal::Outcome,
+) {
+    match (&outcome.proposed, &outcome.standing) {
+        (Some(Proposed { serial, url, .. }), _) => {
+            tracing::info!(%trigger, %revision, attempts, %serial, url, "proposed the own bundle");
+        }
+        (None, Some(PublishedStatus { serial, branch, .. })) => {
+            shared.metrics.publications.inc();
+            tracing::info!(%trigger, %revision, attempts, serial, branch, "published the own bundle");
+        }
+        (None, None) => {}
+    }
+}
+
 /// Logs, counts and reports a pass; whether it should be made again soon.
 fn finish_publish(
     shared: &Shared,
     trigger: Trigger,
-    (outcome, source): (anyhow::Result<publish::Outcome>, String),
+    (outcome, source): (anyhow::Result<proposal::Outcome>, String),
     last: &mut Serial,
 ) -> bool {
     let metrics = &shared.metrics;
@@ -166,17 +224,18 @@ fn finish_publish(
     let report = match outcome {
         Ok(outcome) => {
             metrics.passes.get_or_create(&labels("success")).inc();
-            let standing = outcome.standing;
-            *last = (*last).max(Serial(standing.serial));
-            let serial = i64::try_from(standing.serial).unwrap_or(i64::MAX);
-            metrics.published_serial.set(serial);
-            if let Published::Committed { revision, attempts } = outcome.published {
-                metrics.publications.inc();
-                tracing::info!(%trigger, %revision, attempts, serial, branch = standing.branch, "published the own bundle");
+            if let Some(standing) = &outcome.standing {
+                *last = (*last).max(Serial(standing.serial));
+                let serial = i64::try_from(standing.serial).unwrap_or(i64::MAX);
+                metrics.published_serial.set(serial);
+            }
+            if let Published::Committed { revision, attempts } = &outcome.pushed {
+                tell_pushed(shared, trigger, (revision, *attempts), &outcome);
             }
             PublishReport {
-                published: Some(standing),
+                published: outcome.standing,
                 source: Some(source),
+                proposed: outcome.proposed,
                 failure: None,
             }
         }
@@ -195,6 +254,7 @@ fn finish_publish(
             PublishReport {
                 published,
                 source: Some(source),
+                proposed: None,
                 failure: Some(text),
             }
         }

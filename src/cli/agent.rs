@@ -33,7 +33,7 @@ use crate::agent::{
     pollMilliseconds: 15000
     basicAuth: {username: bot, tokenFile: /etc/trustweave/git/token}
                                           or ssh, caFile, proxy, pin, verify: docs/git.md
-  publish:                                pushes with credentials of their own
+  publish:                                branch: own, main or pullRequest: docs/git.md
     basicAuth: {username: bot, tokenFile: /etc/trustweave/git-push/token}
   kubernetes: {syncServiceAccount: trustweave-sync}
                                           who overlays are applied as, in the agent's namespace

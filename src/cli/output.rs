@@ -84,6 +84,16 @@ pub(super) fn note(line: &str) {
     drop(writeln!(io::stderr().lock(), "{line}"));
 }
 
+/// Writes what an answer is typed behind to standard error.
+pub(super) fn prompt(text: &str) {
+    let mut stderr = io::stderr().lock();
+    drop(
+        stderr
+            .write_all(text.as_bytes())
+            .and_then(|()| stderr.flush()),
+    );
+}
+
 /// Writes an error with its causes to standard error.
 pub(super) fn error(error: &anyhow::Error) {
     note(&format!("error: {error:#}"));

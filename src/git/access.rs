@@ -97,8 +97,7 @@ pub(super) struct Remote {
 impl Remote {
     /// Accepts the URLs that can be talked to safely, with what they need for that.
     pub(super) fn parse(url: &str, access: Access) -> Result<Self, Error> {
-        let parsed = Url::parse(&of_scp(url).unwrap_or_else(|| url.to_owned()))
-            .map_err(|error| Error::Url(format!("`{url}` is not a URL: {error}")))?;
+        let parsed = parse_url(url)?;
         let unsuited = |what: &str| Err(Error::Url(what.to_owned()));
         let transport = match parsed.scheme() {
             "https" => Transport::Https,
@@ -322,6 +321,12 @@ fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
         source,
     })?;
     Ok(Zeroizing::new(text))
+}
+
+/// The URL of a remote, also of one in the form `user@host:path`.
+pub fn parse_url(url: &str) -> Result<Url, Error> {
+    Url::parse(&of_scp(url).unwrap_or_else(|| url.to_owned()))
+        .map_err(|error| Error::Url(format!("`{url}` is not a URL: {error}")))
 }
 
 /// `user@host:path`, as forges show it, in the form of a URL.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::{
-    Draft, Error, Heads, Publish, Published, Repository, Tip,
+    Draft, Error, Heads, Proposal, Proposed, Publish, Published, Repository, Review, Tip,
     access::{Access, Remote},
     libgit2, objects,
     publish::{Pushed, backoff},
@@ -156,5 +156,22 @@ impl Repository for Mirror {
             branch: request.branch,
             attempts: MAX_ATTEMPTS,
         })
+    }
+
+    async fn review(&self, proposal: &Proposal) -> Result<Review, Error> {
+        let proposal = proposal.clone();
+        self.worker.run(move |store| store.review(&proposal)).await
+    }
+
+    async fn propose(
+        &self,
+        proposal: &Proposal,
+        review: &Review,
+        draft: Option<Draft>,
+    ) -> Result<Proposed, Error> {
+        let (proposal, review) = (proposal.clone(), review.clone());
+        self.worker
+            .run(move |store| store.propose(&proposal, &review, draft.as_ref()))
+            .await
     }
 }

@@ -27,6 +27,7 @@ mod libgit2;
 mod local;
 mod mirror;
 mod objects;
+mod proposal;
 mod publish;
 mod signers;
 mod signing;
@@ -36,7 +37,7 @@ mod worker;
 pub mod worktree;
 
 pub use self::{
-    access::{Access, BasicAuth, Credentials, Proxy},
+    access::{Access, BasicAuth, Credentials, Proxy, parse_url},
     known_hosts::HostKeyMismatch,
     local::LocalRepository,
     mirror::{Mirror, Pin, Settings},
@@ -86,6 +87,27 @@ pub struct Publish {
     pub key: SigningKey,
 }
 
+/// Where, on top of what and as whom to propose a publication that people merge.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// The branch that it is to be merged into.
+    pub base: String,
+    /// What it is to publish there. Its branch is the proposal's own: it is replaced as a whole.
+    pub publication: Publish,
+}
+
+/// What a proposal has to be compared with, as it was found at the remote.
+#[derive(Clone, Debug)]
+pub struct Review {
+    /// The branch that it is to be merged into.
+    pub base: Tip,
+    /// The proposal's branch, if there is one.
+    pub proposed: Option<Tip>,
+    /// Whether the proposal's branch is one commit on top of one of the base, changes the
+    /// publication's files and nothing else, and the base has not changed them since.
+    pub mergeable: bool,
+}
+
 /// The author of a commit.
 #[derive(Clone, Debug)]
 pub struct Author {
@@ -109,6 +131,17 @@ pub enum Published {
         /// How often it was tried: more than once if others were faster.
         attempts: u32,
     },
+}
+
+/// What became of a proposal's branch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proposed {
+    /// It is one commit.
+    Standing(Revision),
+    /// It is gone.
+    Removed,
+    /// Somebody else has changed it since it was reviewed.
+    Overtaken,
 }
 
 /// A repository that is fetched and published to.
@@ -148,6 +181,18 @@ pub trait Repository: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Published, Error>> + Send
     where
         F: FnMut(&Tip) -> Option<Draft> + Send;
+
+    /// What stands where a proposal is to be merged, and on its own branch.
+    fn review(&self, proposal: &Proposal) -> impl Future<Output = Result<Review, Error>> + Send;
+
+    /// Makes the proposal's branch one commit with a draft's files on top of the base that was
+    /// reviewed, or removes it if there is no draft; provided that it still is what was reviewed.
+    fn propose(
+        &self,
+        proposal: &Proposal,
+        review: &Review,
+        draft: Option<Draft>,
+    ) -> impl Future<Output = Result<Proposed, Error>> + Send;
 }
 
 /// Why git could not be read or written. No message holds credentials.

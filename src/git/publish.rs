@@ -46,38 +46,68 @@ pub(super) fn push(
     let replaced = base.is_some_and(|base| store.is_left_out(base));
     let parent = base.filter(|_| !replaced);
     let ours = commit(store.repository()?, request, parent, draft)?;
-    let name = format!("refs/heads/{}", request.branch);
-    let (outcome, words) = send(store, &name, (base, replaced), ours)?;
+    let update = Update {
+        from: base,
+        to: Some(ours),
+        replaced,
+    };
     let revision = objects::revision(ours)?;
-    match store.list()?.get(&name).copied() {
-        Some(remote) if remote == ours => Ok(Pushed::Accepted(revision)),
-        remote if remote != base => Ok(Pushed::Overtaken(revision)),
-        _ => Err(match outcome {
+    Ok(if update.push(store, &request.branch)? {
+        Pushed::Accepted(revision)
+    } else {
+        Pushed::Overtaken(revision)
+    })
+}
+
+/// What is to happen to a remote's branch, if it still is what it was.
+pub(super) struct Update {
+    /// What it was; `None` if there was no such branch.
+    pub(super) from: Option<Oid>,
+    /// What it is to be; `None` to remove it.
+    pub(super) to: Option<Oid>,
+    /// Whether what it is to be need not descend from what it was.
+    pub(super) replaced: bool,
+}
+
+impl Update {
+    /// Whether it happened; if not, the branch was no longer what it was.
+    pub(super) fn push(&self, store: &mut Store, branch: &str) -> Result<bool, Error> {
+        let name = format!("refs/heads/{branch}");
+        let (outcome, words) = send(store, &name, self)?;
+        let found = store.list()?.get(&name).copied();
+        if found == self.to {
+            return Ok(true);
+        }
+        if found != self.from {
+            return Ok(false);
+        }
+        let (url, branch) = (store.remote.url.clone(), branch.to_owned());
+        Err(match outcome {
             Err(source) if words.is_empty() => Error::Push {
-                url: store.remote.url.clone(),
-                branch: request.branch.clone(),
+                url,
+                branch,
                 source,
             },
             _ => Error::Refused {
-                url: store.remote.url.clone(),
-                branch: request.branch.clone(),
+                url,
+                branch,
                 words: if words.is_empty() {
                     "no reason given".to_owned()
                 } else {
                     words
                 },
             },
-        }),
+        })
     }
 }
 
-/// Pushes a commit on top of a base, or in its place; what libgit2 says of it, and the words of the server.
+/// Pushes an update; what libgit2 says of it, and the words of the server.
 fn send(
     store: &mut Store,
     name: &str,
-    (base, replaced): (Option<Oid>, bool),
-    ours: Oid,
+    asked: &Update,
 ) -> Result<(Result<(), git2::Error>, String), Error> {
+    let from = asked.from.unwrap_or(Oid::ZERO_SHA1);
     let (said, status) = (RefCell::new(Vec::new()), RefCell::new(None));
     let (url, proxy, deadline) = (
         store.remote.url.clone(),
@@ -97,9 +127,7 @@ fn send(
         Ok(())
     });
     callbacks.push_negotiation(|updates| {
-        let unmoved = updates
-            .iter()
-            .all(|update| update.src() == base.unwrap_or(Oid::ZERO_SHA1));
+        let unmoved = updates.iter().all(|update| update.src() == from);
         if unmoved {
             Ok(())
         } else {
@@ -116,8 +144,12 @@ fn send(
             branch: name.to_owned(),
             source,
         })?;
-    let force = if replaced { "+" } else { "" };
-    let outcome = remote.push(&[format!("{force}{ours}:{name}")], Some(&mut options));
+    let force = if asked.replaced { "+" } else { "" };
+    let refspec = match asked.to {
+        Some(ours) => format!("{force}{ours}:{name}"),
+        None => format!(":{name}"),
+    };
+    let outcome = remote.push(&[refspec], Some(&mut options));
     drop(options);
     if outcome.is_err()
         && let Some(refused) = host_key.refusal(&url)
@@ -136,7 +168,7 @@ fn send(
 }
 
 /// Makes the signed commit. Only files of the request's directory are touched.
-fn commit(
+pub(super) fn commit(
     repository: &Repository,
     request: &Publish,
     base: Option<Oid>,

@@ -11,10 +11,10 @@ use git2::{AutotagOption, Direction, FetchOptions, Oid, Repository};
 use jiff::Timestamp;
 
 use super::{
-    Draft, Error, Heads, Pin, Publish, Tip,
+    Draft, Error, Heads, Pin, Proposal, Proposed, Publish, Review, Tip,
     access::{Purpose, Remote},
     mirror::Settings,
-    objects,
+    objects, proposal,
     publish::{Pushed, push},
     signers::{AllowedSigners, Policy, Unverified},
     size::Size,
@@ -30,6 +30,9 @@ const COMPLETE: &str = "trustweave.mirrors";
 
 /// The references of trust domains' own branches.
 const PUBLICATIONS: &str = "refs/heads/trustweave/";
+
+/// The references of proposals; they are nobody's publications.
+const PROPOSALS: &str = "refs/heads/trustweave-proposals/";
 
 /// References by their full names, and what they point at.
 type References = BTreeMap<String, Oid>;
@@ -145,7 +148,7 @@ impl Store {
             let repository = self.repository()?;
             let malformed: Vec<Oid> = fetched
                 .iter()
-                .filter(|name| name.starts_with(PUBLICATIONS))
+                .filter(|name| name.starts_with(PUBLICATIONS) || name.starts_with(PROPOSALS))
                 .filter_map(|name| repository.refname_to_id(name).ok())
                 .filter(|tip| !is_readable(repository, *tip))
                 .collect();
@@ -362,16 +365,20 @@ impl Store {
         commit: &Revision,
         ancestor: &Revision,
     ) -> Result<bool, Error> {
-        let (commit, ancestor) = (objects::oid(commit)?, objects::oid(ancestor)?);
+        let reviewed = self.reviewed();
+        self.descends_on(&reviewed, objects::oid(commit)?, objects::oid(ancestor)?)
+    }
+
+    /// The same for a commit that a reference leads to.
+    fn descends_on(&mut self, reference: &str, commit: Oid, ancestor: Oid) -> Result<bool, Error> {
         if is_descendant(self.repository()?, commit, ancestor)? {
             return Ok(true);
         }
         if !self.repository()?.is_shallow() {
             return Ok(false);
         }
-        // The whole history of the reviewed branch, as libgit2's GIT_FETCH_DEPTH_UNSHALLOW.
-        let reviewed = self.reviewed();
-        self.download(&[reviewed], i32::MAX)?;
+        // The whole history of the reference, as libgit2's GIT_FETCH_DEPTH_UNSHALLOW.
+        self.download(&[reference.to_owned()], i32::MAX)?;
         is_descendant(self.repository()?, commit, ancestor)
     }
 
@@ -386,7 +393,8 @@ impl Store {
             let mut reference = reference.map_err(failed)?;
             let known = reference.name().is_ok_and(|name| {
                 let ours = name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
-                !ours || wanted.contains_key(name)
+                // No proposal but the agent's own is ever fetched: that one need not be fetched again.
+                !ours || wanted.contains_key(name) || name.starts_with(PROPOSALS)
             });
             if !known {
                 reference.delete().map_err(failed)?;
@@ -403,7 +411,12 @@ impl Store {
             return Ok(Tip::default());
         };
         let fetched = self.fetch_references(BTreeMap::from([(name, listed)]))?;
-        let Some(oid) = fetched.into_values().next() else {
+        self.tip_at(fetched.into_values().next(), directory)
+    }
+
+    /// A commit that was fetched, with the files of one directory.
+    fn tip_at(&mut self, commit: Option<Oid>, directory: &RepoPath) -> Result<Tip, Error> {
+        let Some(oid) = commit else {
             return Ok(Tip::default());
         };
         let revision = objects::revision(oid)?;
@@ -426,6 +439,52 @@ impl Store {
     ) -> Result<Pushed, Error> {
         self.unmeasured = true;
         push(self, request, tip, draft)
+    }
+
+    /// The base of a proposal and its own branch, as they are now.
+    pub(super) fn review(&mut self, proposal: &Proposal) -> Result<Review, Error> {
+        self.remote.check_writable()?;
+        let directory = &proposal.publication.directory;
+        let name = |branch: &str| format!("refs/heads/{branch}");
+        let (base, own) = (name(&proposal.base), name(&proposal.publication.branch));
+        let listed = self.list()?;
+        let mut fetch = |name: &String| {
+            let found = listed.get(name).map(|oid| (name.clone(), *oid));
+            let fetched = self.fetch_references(found.into_iter().collect())?;
+            Ok::<_, Error>(fetched.into_values().next())
+        };
+        // One after the other: the first, shallow fetch of all would leave out what the proposal is
+        // made on top of.
+        let tips = (fetch(&base)?, fetch(&own)?);
+        let mergeable = match tips {
+            (Some(onto), Some(proposed)) if !self.is_left_out(proposed) => {
+                let parent = proposal::parent(self.repository()?, directory, onto, proposed)?;
+                match parent {
+                    Some(parent) => self.descends_on(&base, onto, parent)?,
+                    None => false,
+                }
+            }
+            _ => false,
+        };
+        let proposed = match tips.1 {
+            Some(_) => Some(self.tip_at(tips.1, directory)?),
+            None => None,
+        };
+        Ok(Review {
+            base: self.tip_at(tips.0, directory)?,
+            proposed,
+            mergeable,
+        })
+    }
+
+    pub(super) fn propose(
+        &mut self,
+        proposal: &Proposal,
+        review: &Review,
+        draft: Option<&Draft>,
+    ) -> Result<Proposed, Error> {
+        self.unmeasured = true;
+        proposal::propose(self, proposal, review, draft)
     }
 
     /// Whether a commit is here.

@@ -583,7 +583,8 @@ impl Reader<'_> {
 }
 
 /// Checks an endpoint's URL against what SPIRE and its controller manager make of it.
-fn check_endpoint_url(text: &str) -> Result<(), (String, &'static str)> {
+/// What is wrong, and what to write instead.
+pub fn check_endpoint_url(text: &str) -> Result<(), (String, &'static str)> {
     let help = "write `https://<host>` or `https://<host>:<port>`";
     let url =
         Url::parse(text).map_err(|error| (format!("`{text}` is not a URL: {error}"), help))?;

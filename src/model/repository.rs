@@ -329,6 +329,12 @@ pub fn publication_branch(trust_domain: &TrustDomain) -> String {
     format!("trustweave/{trust_domain}")
 }
 
+/// `trustweave-proposals/<trust-domain>`: the branch on which the agent of the trust domain proposes a
+/// publication on the reviewed branch. It is nobody's publication.
+pub fn proposal_branch(trust_domain: &TrustDomain) -> String {
+    format!("trustweave-proposals/{trust_domain}")
+}
+
 /// The names of the files of a publication, on its branch or in its directory.
 pub mod publication {
     /// The SPIFFE bundle, canonical bytes.

@@ -128,19 +128,7 @@ pub async fn pass<R: Repository, S: BundleSource>(
     last: Serial,
     now: Timestamp,
 ) -> Result<Outcome, Error> {
-    if declaration.publisher() != Some(&publisher.cluster) {
-        return Err(Error::NotPublisher {
-            cluster: publisher.cluster.clone(),
-            trust_domain: publisher.trust_domain.clone(),
-        });
-    }
-    let declared = |signer: &Signer| key.is(signer.public_key());
-    if !declaration.signers.iter().any(declared) {
-        return Err(Error::NotASigner(key.public_key()));
-    }
-    let bundle = source.current().await?;
-    bundle.check(&publisher.trust_domain, now)?;
-
+    let bundle = bundle(source, publisher, key, declaration, now).await?;
     let composer = Composer {
         publisher,
         key,
@@ -149,16 +137,7 @@ pub async fn pass<R: Repository, S: BundleSource>(
         last,
         now,
     };
-    let request = Publish {
-        branch: publisher.target.branch.clone(),
-        directory: publisher.target.directory.clone(),
-        author: Author {
-            name: format!("trustweave ({})", publisher.cluster),
-            email: format!("{}@{}", publisher.cluster, publisher.email_domain),
-            seconds: now.as_second(),
-        },
-        key: key.clone(),
-    };
+    let request = request(publisher, publisher.target.branch.clone(), key, now);
     let mut last_draft = None;
     let pushed = repository
         .publish(request, |tip| {
@@ -190,6 +169,48 @@ pub async fn pass<R: Repository, S: BundleSource>(
     })
 }
 
+/// A commit to a branch, in the directory of the target.
+pub(super) fn request(
+    publisher: &Publisher,
+    branch: String,
+    key: &SigningKey,
+    now: Timestamp,
+) -> Publish {
+    Publish {
+        branch,
+        directory: publisher.target.directory.clone(),
+        author: Author {
+            name: format!("trustweave ({})", publisher.cluster),
+            email: format!("{}@{}", publisher.cluster, publisher.email_domain),
+            seconds: now.as_second(),
+        },
+        key: key.clone(),
+    }
+}
+
+/// The own bundle, if this agent is who publishes it, and if peers would take it.
+pub(super) async fn bundle<S: BundleSource>(
+    source: &S,
+    publisher: &Publisher,
+    key: &SigningKey,
+    declaration: &TrustDomainSpec,
+    now: Timestamp,
+) -> Result<Bundle, Error> {
+    if declaration.publisher() != Some(&publisher.cluster) {
+        return Err(Error::NotPublisher {
+            cluster: publisher.cluster.clone(),
+            trust_domain: publisher.trust_domain.clone(),
+        });
+    }
+    let declared = |signer: &Signer| key.is(signer.public_key());
+    if !declaration.signers.iter().any(declared) {
+        return Err(Error::NotASigner(key.public_key()));
+    }
+    let bundle = source.current().await?;
+    bundle.check(&publisher.trust_domain, now)?;
+    Ok(bundle)
+}
+
 /// What was made of a tip.
 enum Composed {
     /// It says the same already, under this serial, in bytes of this digest.
@@ -198,14 +219,24 @@ enum Composed {
     New(Serial, Option<Draft>),
 }
 
+/// What stands somewhere, as this agent sees it.
+pub(super) struct Standing {
+    /// The last statement of a declared signer, whatever became of the bundle.
+    pub(super) previous: Option<Attestation>,
+    /// The publication that peers take.
+    pub(super) taken: Option<Attestation>,
+    /// Its serial and its digest, if it says what is to be said, by this agent's key.
+    pub(super) same: Option<(Serial, Digest)>,
+}
+
 /// Composes what should stand at the target, on top of what stands there.
-struct Composer<'a> {
-    publisher: &'a Publisher,
-    key: &'a SigningKey,
-    declaration: &'a TrustDomainSpec,
-    bundle: &'a Bundle,
-    last: Serial,
-    now: Timestamp,
+pub(super) struct Composer<'a> {
+    pub(super) publisher: &'a Publisher,
+    pub(super) key: &'a SigningKey,
+    pub(super) declaration: &'a TrustDomainSpec,
+    pub(super) bundle: &'a Bundle,
+    pub(super) last: Serial,
+    pub(super) now: Timestamp,
 }
 
 impl Composer<'_> {
@@ -213,53 +244,68 @@ impl Composer<'_> {
     fn compose(&self, tip: &Tip) -> Result<Composed, Error> {
         // The last thing before a push.
         self.publisher.fence.check()?;
-        let standing = attestation::verify(
-            &self.publisher.trust_domain,
-            self.declaration,
-            &tip.files,
-            self.now,
-        );
+        let standing = self.look(&tip.files)?;
+        if let Some((serial, digest)) = standing.same {
+            return Ok(Composed::Standing(serial, digest));
+        }
+        let serial = self.serial_after(standing.previous.as_ref())?;
+        Ok(Composed::New(serial, Some(self.draft(serial)?)))
+    }
+
+    /// What a publication's files say. Those of a cluster that this one does not replace are an error.
+    pub(super) fn look(&self, files: &BTreeMap<String, Vec<u8>>) -> Result<Standing, Error> {
+        let trust_domain = &self.publisher.trust_domain;
+        let verified = attestation::verify(trust_domain, self.declaration, files, self.now);
         // What no declared signer signed may be anybody's who can push, and decides nothing.
-        let previous =
-            attestation::stated(&self.publisher.trust_domain, self.declaration, &tip.files);
+        let previous = attestation::stated(trust_domain, self.declaration, files);
         if let Some(previous) = &previous
             && previous.cluster_uid != self.publisher.cluster_uid
             && previous.epoch >= self.declaration.epoch
         {
             return Err(Error::OtherCluster(previous.cluster_uid.clone()));
         }
-        match standing {
-            Ok(standing) if same(&standing.bundle, self.bundle) => {
-                let signer = attestation::signer(&tip.files);
-                if signer.is_some_and(|signer| self.key.is(&signer)) {
-                    let Attestation { serial, sha256, .. } = standing.attestation;
-                    return Ok(Composed::Standing(serial, sha256));
-                }
-                // While both keys are declared: once the other's is no longer, peers would refuse
-                // what it signed.
-                tracing::info!(
-                    "the standing publication is signed again, with the agent's own key"
-                );
+        let (taken, says_the_same) = match verified {
+            Ok(standing) => {
+                let says_the_same = same(&standing.bundle, self.bundle);
+                (Some(standing.attestation), says_the_same)
             }
+            Err(Rejection::Unpublished) => (None, false),
             // Nobody but this agent writes here: what does not verify is replaced.
-            Ok(_) | Err(Rejection::Unpublished) => {}
-            Err(rejection) => tracing::info!(%rejection, "the standing publication is replaced"),
+            Err(rejection) => {
+                tracing::info!(%rejection, "the standing publication is replaced");
+                (None, false)
+            }
+        };
+        let signer = attestation::signer(files);
+        let is_ours = signer.is_some_and(|signer| self.key.is(&signer));
+        if says_the_same && !is_ours {
+            // While both keys are declared: once the other's is no longer, peers would refuse what
+            // it signed.
+            tracing::info!("the standing publication is signed again, with the agent's own key");
         }
-        let serial = self.serial_after(previous.as_ref())?;
-        Ok(Composed::New(serial, Some(self.draft(serial)?)))
+        let of = |it: &Attestation| (it.serial, it.sha256.clone());
+        Ok(Standing {
+            same: taken.as_ref().filter(|_| says_the_same && is_ours).map(of),
+            previous,
+            taken,
+        })
     }
 
-    /// The serial of a new publication. One that was used up ends with its epoch.
-    fn serial_after(&self, previous: Option<&Attestation>) -> Result<Serial, Error> {
+    /// The serial of a publication after others. One that was used up ends with its epoch.
+    pub(super) fn serial_after<'p>(
+        &self,
+        previous: impl IntoIterator<Item = &'p Attestation>,
+    ) -> Result<Serial, Error> {
         let epoch = self.declaration.epoch;
         let standing = previous
+            .into_iter()
             .filter(|it| it.epoch == epoch || it.serial < Serial::LAST)
-            .map_or(Serial(0), |it| it.serial);
-        let newest = standing.max(self.last);
+            .map(|it| it.serial);
+        let newest = standing.fold(self.last, Serial::max);
         newest.next().ok_or(Error::SerialsUsedUp(epoch))
     }
 
-    fn draft(&self, serial: Serial) -> Result<Draft, Error> {
+    pub(super) fn draft(&self, serial: Serial) -> Result<Draft, Error> {
         let bundle = self.bundle.canonical();
         let attestation = Attestation {
             api_version: API_VERSION.to_owned(),

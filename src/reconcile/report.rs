@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{
     memory::{self, time},
     overlay::Overlay,
+    proposal::Proposed,
     sync::{Identity, Inputs, PublishReport, revision::Held},
 };
 use crate::{
@@ -386,15 +387,18 @@ fn published(report: Option<&PublishReport>, former: &GitSyncStatus, now: &str) 
     let before = former.conditions.iter().find(|c| c.kind == "Published");
     let failure = report.and_then(|report| report.failure.clone());
     let standing = report.and_then(|report| report.published.as_ref());
-    let (holds, reason, message) = match (failure, standing, before) {
-        (Some(failure), _, _) => (Some(false), "NotPublished", failure),
-        (None, Some(standing), _) => (
-            Some(true),
-            "Published",
-            format!("serial {} stands on {}", standing.serial, standing.branch),
-        ),
-        (None, None, Some(before)) => return before.clone(),
-        (None, None, None) => (None, "NotYet", "nothing was published yet".to_owned()),
+    let standing = standing.map(|it| format!("serial {} stands on {}", it.serial, it.branch));
+    let proposed = report.and_then(|report| report.proposed.as_ref());
+    let (holds, reason, message) = match (failure, proposed, standing, before) {
+        (Some(failure), ..) => (Some(false), "NotPublished", failure),
+        (None, Some(proposed), standing, _) => {
+            let (reason, message) = proposal(proposed);
+            let standing = standing.unwrap_or_else(|| "nothing stands yet".to_owned());
+            (Some(false), reason, format!("{message}; {standing}"))
+        }
+        (None, None, Some(standing), _) => (Some(true), "Published", standing),
+        (None, None, None, Some(before)) => return before.clone(),
+        (None, None, None, None) => (None, "NotYet", "nothing was published yet".to_owned()),
     };
     Condition::new(
         "Published",
@@ -404,6 +408,20 @@ fn published(report: Option<&PublishReport>, former: &GitSyncStatus, now: &str) 
         &former.conditions,
         now,
     )
+}
+
+/// What people have to decide, or decided.
+fn proposal(proposed: &Proposed) -> (&'static str, String) {
+    let Proposed { serial, url, .. } = proposed;
+    if proposed.declined {
+        let message = format!(
+            "serial {serial} was declined in {url}: it is proposed again if that is reopened, or once \
+             there is something newer"
+        );
+        return ("ProposalDeclined", message);
+    }
+    let message = format!("serial {serial} waits to be merged in {url}");
+    ("ProposalOpen", message)
 }
 
 fn is_leaving(state: &PeerState) -> bool {
@@ -502,6 +520,7 @@ fn alarm(judgement: &Judgement) -> Option<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{cluster::types::PublishedStatus, model::attestation::Serial};
 
     #[test]
     fn the_last_commits_are_remembered_once_each_and_not_for_ever() {
@@ -519,5 +538,42 @@ mod tests {
         assert_eq!(all, expected);
         // One that is in force again is told again.
         assert_eq!(history(commit(4, "again"), &all)[0], commit(4, "again"));
+    }
+
+    #[test]
+    fn a_proposal_is_told_with_what_peers_go_by_meanwhile() {
+        let told = |report: &PublishReport| {
+            let told = published(Some(report), &GitSyncStatus::default(), "now");
+            (told.status, told.reason, told.message)
+        };
+        let expected = |status: &str, reason: &str, message: &str| {
+            (status.to_owned(), reason.to_owned(), message.to_owned())
+        };
+        let standing = PublishedStatus {
+            serial: 3,
+            branch: "main".to_owned(),
+            ..PublishedStatus::default()
+        };
+        let mut report = PublishReport {
+            published: Some(standing),
+            ..PublishReport::default()
+        };
+        let found = expected("True", "Published", "serial 3 stands on main");
+        assert_eq!(told(&report), found);
+        let proposed = |declined| Proposed {
+            serial: Serial(4),
+            url: "https://h/7".to_owned(),
+            declined,
+        };
+        report.proposed = Some(proposed(false));
+        let message = "serial 4 waits to be merged in https://h/7; serial 3 stands on main";
+        assert_eq!(told(&report), expected("False", "ProposalOpen", message));
+        report.proposed = Some(proposed(true));
+        let (status, reason, message) = told(&report);
+        assert_eq!((&*status, &*reason), ("False", "ProposalDeclined"));
+        assert!(message.starts_with("serial 4 was declined in https://h/7: "));
+        assert!(message.ends_with("; serial 3 stands on main"));
+        report.failure = Some("no".to_owned());
+        assert_eq!(told(&report), expected("False", "NotPublished", "no"));
     }
 }

@@ -27,6 +27,7 @@ mod mesh;
 mod model;
 mod overlay;
 mod page;
+mod proposals;
 mod pruning;
 mod publication;
 mod refusals;

@@ -8,6 +8,7 @@
 
 mod fire;
 mod hangs;
+mod proposals;
 mod reviewed;
 mod transports;
 

@@ -222,10 +222,12 @@ impl Config {
         let ssh = git.ssh.iter();
         let ssh = ssh.flat_map(|ssh| [&ssh.key_file, &ssh.known_hosts_file]);
         let push_key = publish.ssh.iter().map(|ssh| &ssh.key_file);
+        let forge = publish.pull_request.iter().map(|it| &it.token_file);
         let signers = git.verify.allowed_signers_file.iter();
         tokens
             .chain(ssh)
             .chain(push_key)
+            .chain(forge)
             .chain(signers)
             .chain(&git.ca_file)
             .cloned()

@@ -4,12 +4,16 @@
 //! that it checks.
 
 mod git;
+mod pull_request;
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-pub use self::git::{BasicAuth, Git, Pin, Proxy, PushKey, Ssh, Verify, VerifyMode};
+pub use self::{
+    git::{BasicAuth, Git, Pin, Proxy, PushKey, Ssh, Verify, VerifyMode},
+    pull_request::PullRequest,
+};
 use crate::{
     model::{
         declaration::API_VERSION,
@@ -150,6 +154,9 @@ pub struct Publish {
     /// The trust domain's own branch, or its directory on the reviewed branch.
     #[serde(default)]
     pub branch: PublishBranch,
+    /// Where people are asked to merge, with `branch: pullRequest`.
+    #[serde(default)]
+    pub pull_request: Option<PullRequest>,
     /// For pushes; without it, `git.basicAuth`.
     #[serde(default)]
     pub basic_auth: Option<BasicAuth>,
@@ -167,6 +174,8 @@ pub enum PublishBranch {
     Own,
     /// `trust-domains/<trust-domain>` on the reviewed branch: needs a wider credential.
     Main,
+    /// The same place, by a pull request from `trustweave-proposals/<trust-domain>`.
+    PullRequest,
 }
 
 /// The pods that probes select.
@@ -287,7 +296,8 @@ pub fn parse(name: &str, text: &str) -> Result<Config, Diagnostic> {
         return Err(Diagnostic::error(Code::InvalidValue, &path, message)
             .at(document.position_of("/signing")));
     }
-    if let Some((pointer, message)) = config.git.problem(&config.publish) {
+    let problem = config.git.problem(&config.publish);
+    if let Some((pointer, message)) = problem.or_else(|| config.publish.problem(&config.git)) {
         return Err(
             Diagnostic::error(Code::InvalidValue, &path, message).at(document.position_of(pointer))
         );
@@ -402,14 +412,71 @@ mod tests {
     }
 
     #[test]
+    fn pull_requests_are_asked_for_in_a_place_that_is_known() {
+        let https = "url: 'https://github.com/o/r.git'";
+        let with = |more: &str| format!("branch: pullRequest, pullRequest: {{{more}}}");
+        let forge = |git: &str, more: &str| {
+            let config = with_git(git, &with(&format!("tokenFile: /f, {more}")))?;
+            let forge = config.forge().unwrap();
+            Ok::<_, String>(format!("{} {}", forge.address.api, forge.address.project))
+        };
+        let found = forge(https, "forge: github");
+        assert_eq!(found, Ok("https://api.github.com/ o/r".to_owned()));
+        let ssh = "url: 'git@h:g/s/r.git', ssh: {keyFile: /k, knownHostsFile: /h}";
+        let found = forge(ssh, "forge: gitlab");
+        assert_eq!(found, Ok("https://h/api/v4 g/s/r".to_owned()));
+        let found = forge(
+            "url: 'git://h/r'",
+            "forge: forgejo, apiUrl: 'https://h/api/v1', project: o/r",
+        );
+        assert_eq!(found, Ok("https://h/api/v1 o/r".to_owned()));
+        assert!(with_git(https, "branch: main").unwrap().forge().is_none());
+
+        let github = "forge: github, tokenFile: /f";
+        for (git, publish, why) in [
+            (
+                https,
+                "branch: pullRequest",
+                "config.yaml:6:19: error[invalid-value]: set `pullRequest`",
+            ),
+            (
+                https,
+                &format!("pullRequest: {{{github}}}"),
+                "config.yaml:6:24: error[invalid-value]: nobody is asked",
+            ),
+            (https, &with("forge: github"), "tokenFile"),
+            (https, &with("forge: svn, tokenFile: /f"), "svn"),
+            (
+                "url: 'git://h/o/r'",
+                &with(github),
+                "config.yaml:6:45: error[invalid-value]: where the forge's API is",
+            ),
+            (
+                https,
+                &with(&format!("{github}, apiUrl: 'http://h'")),
+                "unprotected",
+            ),
+            (
+                "url: 'https://github.com/r'",
+                &with(github),
+                "set `project`",
+            ),
+        ] {
+            let error = with_git(git, publish).unwrap_err();
+            assert!(error.contains(why), "{publish}: {error}");
+        }
+    }
+
+    #[test]
     fn every_credential_is_watched() {
         let files = with_git(
             "url: 'ssh://git@h/r', ssh: {keyFile: /k, knownHostsFile: /h}, caFile: /ca, \
              verify: {mode: head, allowedSignersFile: /s}",
-            "ssh: {keyFile: /p}",
+            "ssh: {keyFile: /p}, branch: pullRequest, \
+             pullRequest: {forge: gitea, project: o/r, tokenFile: /f}",
         );
         let files = files.unwrap().credential_files();
-        let expected = ["/k", "/h", "/p", "/s", "/ca"].map(PathBuf::from);
+        let expected = ["/k", "/h", "/p", "/f", "/s", "/ca"].map(PathBuf::from);
         assert_eq!(files, expected);
     }
 

@@ -69,6 +69,13 @@ impl Proposal<'_> {
 
     fn spire(&self, text: &mut Text, notes: &mut Vec<String>) {
         text.line(1, "spire:");
+        if let (None, Some(said)) = (&self.known.installation, &self.known.said) {
+            text.comment(2, &format!("From {}.", said.place));
+            text.field(2, "distribution", name_of(said.distribution));
+            text.field(2, "namespace", &said.namespace);
+            text.field(2, "className", &said.class_name);
+            return;
+        }
         let Some(installation) = &self.known.installation else {
             text.line(2, "distribution:  # ztwim, helm or custom");
             text.line(2, "namespace:     # where the SPIRE server runs");
@@ -102,8 +109,10 @@ impl Proposal<'_> {
         }
         let of_peers = self.polled.as_ref();
         let exposed = exposures.first().filter(|_| configured.is_some());
+        let said = self.known.endpoint.as_ref();
         let url = of_peers
             .map(|peer| (peer.value.url.clone(), peer.place.clone()))
+            .or_else(|| said.map(|it| (it.value.1.clone(), it.place.clone())))
             .or_else(|| exposed.map(|it| (it.url.clone(), it.place.clone())));
         let Some((url, place)) = url else {
             let why = if configured.is_none() {
@@ -133,6 +142,7 @@ impl Proposal<'_> {
         text.line(1, "bundleEndpoint:");
         let profile = of_peers
             .map(|peer| peer.value.profile)
+            .or_else(|| said.map(|it| it.value.0))
             .or_else(|| configured.map(|it| it.value.profile));
         let own = self.known.trust_domain.as_ref();
         let own = own.map(|it| SpiffeId::spire_server(&it.value));

@@ -9,7 +9,8 @@ use crate::{
     },
     federation::installation::{Candidate, Found, Installation, candidates, read},
     model::{
-        declaration::Signer,
+        bundle_endpoint::Profile,
+        declaration::{Distribution, Signer},
         trust_domain::{ClusterName, TrustDomain},
     },
     reconcile::reported::find_git_sync,
@@ -25,8 +26,24 @@ pub(super) struct Known {
     pub(super) trust_domain: Option<Found<TrustDomain>>,
     pub(super) signer: Option<Found<String>>,
     pub(super) installation: Option<Installation>,
+    /// How SPIRE is installed, if somebody said it instead.
+    pub(super) said: Option<Said>,
+    /// How and where peers reach the bundle endpoint, if somebody said it.
+    pub(super) endpoint: Option<Found<(Profile, String)>>,
+    /// The namespaces of several servers, of which nobody said which one is meant.
+    pub(super) servers: Vec<String>,
     /// What can't be known, and what is odd.
     pub(super) notes: Vec<String>,
+}
+
+/// How SPIRE is installed, as somebody said.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) distribution: Distribution,
+    pub(super) namespace: String,
+    pub(super) class_name: String,
+    /// Where that is from.
+    pub(super) place: &'static str,
 }
 
 /// Reads everything that a cluster tells. Where several SPIRE servers run, `namespace` says which.
@@ -41,6 +58,7 @@ pub(super) async fn known(
     let [candidate] = found.as_slice() else {
         known.notes.append(&mut objects.unread);
         known.notes.push(which(&found, namespace));
+        known.servers = found.into_iter().map(|it| it.namespace).collect();
         return Ok(known);
     };
     objects.config_maps = installation::config_maps(cluster, candidate, &mut objects).await;

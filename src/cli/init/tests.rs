@@ -158,14 +158,16 @@ fn clusters_that_federate_propose_a_repository_that_check_accepts() {
 fn what_is_there_is_never_changed() {
     let directory = tempfile::TempDir::new().unwrap();
     let proposed = repository(&[known("a", &["b.test"]), known("b", &[])]);
-    assert!(write(directory.path(), &proposed).unwrap());
+    assert!(!write(directory.path(), &proposed, |_| Ok(false)).unwrap());
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    assert!(write(directory.path(), &proposed, |_| Ok(true)).unwrap());
     // Again: nothing to do.
-    assert!(write(directory.path(), &proposed).unwrap());
+    assert!(write(directory.path(), &proposed, |_| Ok(true)).unwrap());
     let topology = directory.path().join("topology.yaml");
     let overlay = directory.path().join("clusters/a/kustomization.yaml");
     fs::write(&topology, "mine\n").unwrap();
     fs::remove_file(&overlay).unwrap();
-    assert!(!write(directory.path(), &proposed).unwrap());
+    assert!(!write(directory.path(), &proposed, |_| Ok(true)).unwrap());
     assert_eq!(fs::read_to_string(&topology).unwrap(), "mine\n");
     assert!(!overlay.exists(), "all or nothing");
 }

@@ -22,7 +22,7 @@ use self::{
     facts::{Live, foreign, undeclared},
     revision::Chosen,
 };
-use super::{desired, report, settings::Applying};
+use super::{desired, proposal::Proposed, report, settings::Applying};
 use crate::{
     cluster::{
         self, Cluster, Conflicts, Mode, Watched, inventory,
@@ -73,6 +73,8 @@ pub struct PublishReport {
     pub published: Option<PublishedStatus>,
     /// Where the own bundle is read, and why not elsewhere.
     pub source: Option<String>,
+    /// What newer waits for people.
+    pub proposed: Option<Proposed>,
     /// Why nothing newer does.
     pub failure: Option<String>,
 }

@@ -2,7 +2,8 @@
 //!
 //! Nothing here is simulated: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, spire-server,
 //! spire-agent, spire-controller-manager and `git daemon` run as ordinary processes, built from pinned sources
-//! ([`binaries`]). `OpenShift`'s operator alone has a stand-in ([`operator`]). There are two levels:
+//! ([`binaries`]). `OpenShift`'s operator and the REST APIs of forges alone have stand-ins ([`operator`],
+//! [`forge`]). There are two levels:
 //!
 //! 1. A [`Testbed`] needs no root and starts in seconds. What is missing is a kubelet: pods are scheduled onto a
 //!    [`Node`](cluster::NODE) that never runs them, and SPIRE runs beside the cluster;
@@ -32,6 +33,7 @@ pub mod credentials;
 pub mod endpoint;
 pub mod faulty_way;
 pub mod federation;
+pub mod forge;
 pub mod git;
 pub mod git_https;
 pub mod git_ssh;
