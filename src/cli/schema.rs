@@ -5,6 +5,7 @@ use schemars::{SchemaGenerator, generate::SchemaSettings};
 
 use super::{Answer, diff, output};
 use crate::{
+    agent::config,
     cluster::types,
     model::{
         declaration::{Envelope, TrustDomainSpec},
@@ -33,6 +34,8 @@ enum Kind {
     TrustDomain,
     /// `trust-domains/<trust-domain>/distrust.yaml`.
     Distrust,
+    /// The configuration file of `trustweave agent`.
+    AgentConfig,
     /// What `trustweave diff -o json` answers.
     Diff,
     /// The `CustomResourceDefinition`s of `GitSync` and `TrustPeer`.
@@ -46,6 +49,7 @@ impl Arguments {
             Kind::Topology => generator().into_root_schema_for::<Envelope<TopologySpec>>(),
             Kind::TrustDomain => generator().into_root_schema_for::<Envelope<TrustDomainSpec>>(),
             Kind::Distrust => generator().into_root_schema_for::<Envelope<DistrustSpec>>(),
+            Kind::AgentConfig => generator().into_root_schema_for::<config::Config>(),
             Kind::Diff => {
                 let settings = SchemaSettings::draft07().for_serialize();
                 SchemaGenerator::new(settings).into_root_schema_for::<diff::Document>()

@@ -7,7 +7,8 @@ mod git;
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 pub use self::git::{BasicAuth, Git, Pin, Proxy, PushKey, Ssh, Verify, VerifyMode};
 use crate::{
@@ -25,12 +26,12 @@ use crate::{
 pub const KIND: &str = "AgentConfig";
 
 /// The configuration file of `trustweave agent`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Config {
     /// `trustweave.dev/v1alpha1`.
     pub api_version: String,
-    /// [`KIND`].
+    /// `AgentConfig`.
     pub kind: String,
     /// The cluster that this agent serves: it applies `clusters/<cluster>`.
     pub cluster: ClusterName,
@@ -68,7 +69,7 @@ pub struct Config {
 }
 
 /// How the cluster's API is reached.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Kubernetes {
     /// A kubeconfig file; without it the pod's service account, else the user's default.
@@ -92,7 +93,7 @@ impl Default for Kubernetes {
 }
 
 /// Which of several agents of the cluster writes: who holds a `Lease`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LeaderElection {
     /// Without it: if the agent was given a name of its own (`--name`), as in a pod of `deploy/`.
@@ -114,8 +115,8 @@ impl Default for LeaderElection {
     }
 }
 
-/// The key that signs: exactly one of the two, which [`parse`] sees to.
-#[derive(Clone, Debug, Deserialize)]
+/// The key that signs: exactly one of the two.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Signing {
     /// An SSH private key in OpenSSH's format, without a passphrase.
@@ -127,7 +128,7 @@ pub struct Signing {
 }
 
 /// The Secret that holds the signing key.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SigningSecret {
     /// Its namespace; without it the agent's own.
@@ -141,7 +142,7 @@ pub struct SigningSecret {
 }
 
 /// Where bundles are published, and as whom.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Publish {
     /// The trust domain's own branch, or its directory on the reviewed branch.
@@ -156,7 +157,7 @@ pub struct Publish {
 }
 
 /// Where bundles are published.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum PublishBranch {
     /// `trustweave/<trust-domain>`, which only this agent writes.
@@ -167,7 +168,7 @@ pub enum PublishBranch {
 }
 
 /// The pods that probes select.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Probe {
     /// Their namespace.
@@ -190,7 +191,7 @@ impl Default for Probe {
 }
 
 /// The receiver of webhooks.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Webhook {
     /// Where it listens: a port of its own, as others may reach it than those who read metrics.
@@ -205,7 +206,7 @@ pub struct Webhook {
 }
 
 /// The SPIFFE Workload API.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadApi {
     /// Its Unix domain socket.
