@@ -17,6 +17,7 @@ use trustweave::{
         attestation::{self, Attestation, Serial},
         bundle::{Bundle, Digest},
         declaration::{API_VERSION, BundleEndpoint},
+        diagnostic::Code,
         repository::publication,
         trust_domain::TrustDomain,
     },
@@ -265,6 +266,20 @@ fn check_names_file_line_column_and_the_nearest_field() {
     repository.run(&["check", "no-such-directory"]).expect(2);
     repository.run(&["check", "--revision=nonsense"]).expect(2);
     repository.run(&["check", "--revision=HEAD"]).expect(0);
+}
+
+#[test]
+fn check_explains_its_codes() {
+    let here = TempDir::new().unwrap();
+    let explain = |arguments: &[&str]| trustweave(here.path(), &[&["check"], arguments].concat());
+    let all = explain(&["--explain"]).expect(0).stdout;
+    for code in Code::ALL {
+        let one = explain(&["--explain", code.as_str()]).expect(0).stdout;
+        assert!(one.starts_with(&format!("### `{code}`\n\n")), "{one}");
+        assert!(all.contains(&one), "{one}");
+    }
+    let unknown = explain(&["--explain=wrong-kinds"]).expect(2);
+    assert!(unknown.stderr.contains("wrong-kind,"), "{}", unknown.stderr);
 }
 
 #[test]

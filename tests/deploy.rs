@@ -19,10 +19,7 @@ use std::{
 
 use serde_json::{Value, json};
 use trustweave::{
-    agent::{
-        config,
-        telemetry::{Metrics, PassLabels, PeerLabels, PhaseLabels, RejectionLabels, WriteLabels},
-    },
+    agent::config,
     federation::lifecycle::Phase,
     git::worktree,
     model::{diagnostic::Diagnostic, repository::RepoPath, yaml},
@@ -31,6 +28,9 @@ use trustweave::{
 use trustweave_testbed::{
     Cluster, Testbed, binaries::Binaries, federation::cluster_spec, wait_until,
 };
+
+#[path = "deploy/metrics.rs"]
+mod metrics;
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -252,60 +252,6 @@ async fn a_real_api_server_takes_every_object_and_admits_the_pods() {
     assert!(refused.contains("restricted"), "{refused}");
 }
 
-/// Every metric of the agent, with the labels that its samples have.
-fn metrics() -> BTreeMap<String, BTreeSet<String>> {
-    let metrics = Metrics::default();
-    let trust_domain = || "a.test".to_owned();
-    for (r#loop, result) in [("sync", "success"), ("publish", "failure")] {
-        metrics
-            .passes
-            .get_or_create(&PassLabels { r#loop, result })
-            .inc();
-        metrics.writes.get_or_create(&WriteLabels { result }).inc();
-    }
-    metrics.sync_duration.observe(0.1);
-    let phase = PhaseLabels {
-        trust_domain: trust_domain(),
-        phase: Phase::Federated.as_str(),
-    };
-    metrics.peer_phase.get_or_create(&phase).set(1);
-    let rejection = RejectionLabels {
-        trust_domain: trust_domain(),
-        reason: "Rollback",
-    };
-    metrics.peer_rejected.get_or_create(&rejection).set(1);
-    let peer = PeerLabels {
-        trust_domain: trust_domain(),
-    };
-    for family in [
-        &metrics.peer_serial,
-        &metrics.peer_confirmed,
-        &metrics.peer_held_back,
-        &metrics.peer_revoked,
-    ] {
-        family.get_or_create(&peer).set(1);
-    }
-    for family in [
-        &metrics.peer_expiry,
-        &metrics.peer_last_expiry,
-        &metrics.peer_life,
-        &metrics.peer_issued,
-        &metrics.peer_lag,
-    ] {
-        family.get_or_create(&peer).set(1.0);
-    }
-    let mut found = BTreeMap::<String, BTreeSet<String>>::new();
-    for line in metrics.encode().lines().filter(|it| !it.starts_with('#')) {
-        let (name, rest) = line.split_at(line.find(['{', ' ']).unwrap());
-        let labels = found.entry(name.to_owned()).or_default();
-        if let Some((inside, _)) = rest.strip_prefix('{').and_then(|it| it.split_once('}')) {
-            let pairs = inside.split(',').filter_map(|pair| pair.split_once('='));
-            labels.extend(pairs.map(|(label, _)| label.to_owned()));
-        }
-    }
-    found
-}
-
 /// The metrics that an expression names, each with the labels and values that it asks for.
 fn named(expression: &str) -> Vec<(String, Vec<(String, String)>)> {
     let parts: Vec<_> = expression.match_indices("trustweave_").collect();
@@ -356,7 +302,7 @@ fn check(place: &str, expression: &str, metrics: &BTreeMap<String, BTreeSet<Stri
 
 #[test]
 fn alarms_and_dashboard_ask_for_metrics_that_there_are() {
-    let metrics = metrics();
+    let metrics = metrics::labels();
     let read = |name: &str| {
         let text = fs::read_to_string(deploy().join("monitoring").join(name)).unwrap();
         documents(&text).remove(0)
@@ -388,7 +334,7 @@ fn alarms_and_dashboard_ask_for_metrics_that_there_are() {
 
 #[test]
 fn a_metric_that_is_not_there_is_found() {
-    let metrics = metrics();
+    let metrics = metrics::labels();
     check(
         "x",
         "sum(trustweave_passes_total{result=\"failure\"})",

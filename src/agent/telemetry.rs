@@ -55,7 +55,7 @@ pub struct PeerLabels {
 pub struct PhaseLabels {
     /// The peer's trust domain.
     pub trust_domain: String,
-    /// The phase.
+    /// The phase, as `status.phase` of the `TrustPeer` has it.
     pub phase: &'static str,
 }
 
@@ -64,7 +64,7 @@ pub struct PhaseLabels {
 pub struct RejectionLabels {
     /// The peer's trust domain.
     pub trust_domain: String,
-    /// Why, in one word.
+    /// Why, as the reason of the condition `BundleAccepted` has it.
     pub reason: &'static str,
 }
 

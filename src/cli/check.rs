@@ -11,7 +11,10 @@ use super::{
     output::{self, Format},
     repository,
 };
-use crate::{model::diagnostic::Diagnostic, reconcile::desired};
+use crate::{
+    model::diagnostic::{Code, Diagnostic},
+    reconcile::desired,
+};
 
 /// Validate a repository offline
 ///
@@ -25,7 +28,8 @@ use crate::{model::diagnostic::Diagnostic, reconcile::desired};
   trustweave check                          the repository in this directory
   trustweave check examples/repo-layout     another directory
   trustweave check --revision main          a commit, without a checkout
-  trustweave check -o json | jq .           for programs")]
+  trustweave check -o json | jq .           for programs
+  trustweave check --explain wrong-kind     what a code means, and what to do about it")]
 pub(super) struct Arguments {
     /// The repository's directory
     #[arg(default_value = ".")]
@@ -35,6 +39,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "REF")]
     revision: Option<String>,
 
+    /// Print what a code means, or what all mean, as Markdown, and check nothing
+    #[arg(long, value_name = "CODE", num_args = 0..=1, default_missing_value = "", exclusive = true)]
+    explain: Option<String>,
+
     /// How the answer is written
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -42,6 +50,9 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<Answer> {
+        if let Some(code) = &self.explain {
+            return explain(code);
+        }
         let tree = repository::tree(&self.repo, self.revision.as_deref())?;
         let (declarations, diagnostics) = desired::check(&tree, now());
         let edges = declarations.topology.edges().len();
@@ -65,6 +76,29 @@ impl Arguments {
         let errors = diagnostics.iter().any(Diagnostic::is_error);
         Ok(if errors { Answer::No } else { Answer::Yes })
     }
+}
+
+/// Prints what one code means, or all.
+fn explain(name: &str) -> anyhow::Result<Answer> {
+    let page = |code: &Code| {
+        format!(
+            "### `{code}`\n\n{}\n\n* Why it matters: {}.\n* Cure: {}.\n",
+            code.what(),
+            code.why(),
+            code.cure()
+        )
+    };
+    if name.is_empty() {
+        let pages: Vec<String> = Code::ALL.iter().map(page).collect();
+        output::data(&pages.join("\n"))?;
+        return Ok(Answer::Yes);
+    }
+    let Some(code) = Code::ALL.iter().find(|code| code.as_str() == name) else {
+        let known: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        anyhow::bail!("there is no code `{name}`; there are {}", known.join(", "));
+    };
+    output::data(&page(code))?;
+    Ok(Answer::Yes)
 }
 
 /// The command line is one of the two places that read the clock.

@@ -5,8 +5,11 @@ use schemars::{SchemaGenerator, generate::SchemaSettings};
 
 use super::{Answer, diff, output};
 use crate::{
+    agent::config,
     cluster::types,
     model::{
+        attestation::Attestation,
+        bundle_set::BundleSet,
         declaration::{Envelope, TrustDomainSpec},
         distrust::DistrustSpec,
         topology::TopologySpec,
@@ -33,6 +36,12 @@ enum Kind {
     TrustDomain,
     /// `trust-domains/<trust-domain>/distrust.yaml`.
     Distrust,
+    /// `bundle.attestation.json`, which is signed with each publication.
+    BundleAttestation,
+    /// What `trustweave bundle export` writes.
+    BundleSet,
+    /// The configuration file of `trustweave agent`.
+    AgentConfig,
     /// What `trustweave diff -o json` answers.
     Diff,
     /// The `CustomResourceDefinition`s of `GitSync` and `TrustPeer`.
@@ -46,6 +55,9 @@ impl Arguments {
             Kind::Topology => generator().into_root_schema_for::<Envelope<TopologySpec>>(),
             Kind::TrustDomain => generator().into_root_schema_for::<Envelope<TrustDomainSpec>>(),
             Kind::Distrust => generator().into_root_schema_for::<Envelope<DistrustSpec>>(),
+            Kind::BundleAttestation => generator().into_root_schema_for::<Attestation>(),
+            Kind::BundleSet => generator().into_root_schema_for::<BundleSet>(),
+            Kind::AgentConfig => generator().into_root_schema_for::<config::Config>(),
             Kind::Diff => {
                 let settings = SchemaSettings::draft07().for_serialize();
                 SchemaGenerator::new(settings).into_root_schema_for::<diff::Document>()

@@ -11,19 +11,19 @@ use sha2::{Digest, Sha256};
 
 use super::types::{API_VERSION, GIT_SYNC_NAME};
 
-/// Label of every member: the set's ID.
+/// The agent's, on every object of the overlay: a label with the set's ID.
 pub const PART_OF: &str = "applyset.kubernetes.io/part-of";
 
-/// Label of the parent: the set's ID.
+/// The agent's, on the `GitSync`: a label with the set's ID.
 const ID: &str = "applyset.kubernetes.io/id";
 
-/// Annotation of the parent: who keeps the set.
+/// The agent's, on the `GitSync`: who keeps the set.
 const TOOLING: &str = "applyset.kubernetes.io/tooling";
 
-/// Annotation of the parent: the kinds that members may have.
+/// The agent's, on the `GitSync`: the kinds that members may have.
 const GROUP_KINDS: &str = "applyset.kubernetes.io/contains-group-kinds";
 
-/// Annotation of the parent: the namespaces in which members may be.
+/// The agent's, on the `GitSync`: the namespaces in which members may be.
 const NAMESPACES: &str = "applyset.kubernetes.io/additional-namespaces";
 
 /// The set's ID: `applyset-<base64url(sha256("<name>.<namespace>.<kind>.<group>"))>-v1`.

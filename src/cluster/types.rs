@@ -23,8 +23,8 @@ pub const API_VERSION: &str = "trustweave.dev/v1alpha1";
 /// The name of the one `GitSync` of a cluster.
 pub const GIT_SYNC_NAME: &str = "trustweave";
 
-/// Annotation of the `GitSync`: any text that was not there before has the agent look at the remote
-/// and make a pass at once.
+/// For people, on the `GitSync`: any text that was not there before has the agent look at the remote and
+/// make a pass at once.
 pub const REQUESTED_AT: &str = "trustweave.dev/requested-at";
 
 /// What this cluster's agent takes from git, and what came of it.

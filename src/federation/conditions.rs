@@ -7,7 +7,7 @@ use super::{
     resolve::Standing,
 };
 
-/// Annotation of a `TrustPeer`: distrust the peer although registrations of others name it.
+/// For people, on a `TrustPeer`: `true` distrusts the peer although registrations of others name it.
 pub const FORCE: &str = "trustweave.dev/force-distrust";
 
 /// How many characters a message may have.

@@ -22,7 +22,7 @@ pub const CLUSTER_SPIFFE_ID: &str = "ClusterSPIFFEID";
 /// Kind of a single registration.
 pub const CLUSTER_STATIC_ENTRY: &str = "ClusterStaticEntry";
 
-/// On a probe: the last push, so that the controller manager makes a pass at once.
+/// The agent's, on a probe: the last push, so that the controller manager makes a pass at once.
 const NUDGE: &str = "trustweave.dev/pushed";
 
 /// On every object that the agent keeps.

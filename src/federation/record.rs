@@ -9,17 +9,28 @@ use serde_json::Value;
 use super::{guard::Watermark, revocation::Revoked};
 use crate::model::{attestation::Serial, bundle::Digest};
 
-/// The annotations' names.
+/// The annotations' names. Their documentation is what docs/reference/annotations.md says.
 mod annotation {
+    /// The agent's, on a `ClusterFederatedTrustDomain`: the epoch of the newest delivery.
     pub(super) const EPOCH: &str = "trustweave.dev/epoch";
+    /// The agent's, on a `ClusterFederatedTrustDomain`: the serial of the newest delivery.
     pub(super) const SERIAL: &str = "trustweave.dev/serial";
+    /// The agent's, on a `ClusterFederatedTrustDomain`: SHA-256 of the bundle that was published then.
     pub(super) const DIGEST: &str = "trustweave.dev/digest";
+    /// The agent's, on a `ClusterFederatedTrustDomain`: SPIRE's own counter of that bundle.
     pub(super) const SEQUENCE: &str = "trustweave.dev/spiffe-sequence";
+    /// The agent's, on a `ClusterFederatedTrustDomain`: how often the set of revoked keys changed.
     pub(super) const REVOCATIONS: &str = "trustweave.dev/revocations";
+    /// The agent's, on a `ClusterFederatedTrustDomain`: how often this very bundle was pushed again.
     pub(super) const NONCE: &str = "trustweave.dev/nonce";
+    /// The agent's, on a `ClusterFederatedTrustDomain`: the keys that are revoked here, as JSON.
     pub(super) const REVOKED: &str = "trustweave.dev/revoked";
+    /// The agent's, on a `ClusterFederatedTrustDomain`: when the last of all roots ends that were ever
+    /// delivered.
     pub(super) const TRUSTED_UNTIL: &str = "trustweave.dev/trusted-until";
+    /// The agent's, on a `ClusterFederatedTrustDomain`: when what takes keys away is pushed once more.
     pub(super) const PUSH_AGAIN_AT: &str = "trustweave.dev/push-again-at";
+    /// The agent's, on a `ClusterFederatedTrustDomain`: how often that was done.
     pub(super) const PUSHED_AGAIN: &str = "trustweave.dev/pushed-again";
 }
 

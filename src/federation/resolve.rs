@@ -15,7 +15,8 @@ use crate::model::{
     trust_domain::TrustDomain,
 };
 
-/// Annotation of a registration: fill `federatesWith` with `all` peers, or those of `group:<name>`.
+/// For people, on a registration in an overlay: fill `federatesWith` with `all` peers, or those of
+/// `group:<name>`.
 pub const FEDERATES_WITH: &str = "trustweave.dev/federates-with";
 
 /// What is known of the peers when registrations are resolved.

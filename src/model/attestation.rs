@@ -61,12 +61,12 @@ impl fmt::Display for Serial {
 }
 
 /// The statement of `bundle.attestation.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Attestation {
-    /// [`API_VERSION`].
+    /// `trustweave.dev/v1alpha1`.
     pub api_version: String,
-    /// [`KIND`].
+    /// `BundleAttestation`.
     pub kind: String,
     /// Whose bundle it is.
     pub trust_domain: TrustDomain,
@@ -84,7 +84,8 @@ pub struct Attestation {
     /// UID of the namespace `kube-system` of the publishing cluster: tells clones apart.
     #[serde(rename = "clusterUID")]
     pub cluster_uid: String,
-    /// When it was signed.
+    /// When it was signed (RFC 3339).
+    #[schemars(with = "String")]
     pub issued_at: Timestamp,
 }
 

@@ -54,8 +54,8 @@ pub struct ServedEndpoint {
     /// manager knows. Only with `manage`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub static_federates_with: bool,
-    /// Whether the server may be restarted although that loses its keys or its registrations. Only
-    /// with `manage`.
+    /// Whether the server may be restarted although that loses its keys or its registrations. Also
+    /// without `manage`, for giving back what the agent had set.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accept_data_loss: bool,
     /// Whether settings may be made that the operator of the distribution `ztwim` never lets
@@ -296,6 +296,15 @@ pub struct LoadBalancerOptions {
 impl Expose {
     /// The names as they are written.
     const NAMES: [&'static str; 5] = ["route", "ingress", "gateway", "loadBalancer", "none"];
+
+    /// What each of them means.
+    const MEANINGS: [&'static str; 5] = [
+        "An OpenShift Route with TLS passthrough",
+        "An Ingress with TLS passthrough",
+        "A Gateway API TLSRoute; which Gateway, its options say",
+        "A Service of type LoadBalancer",
+        "Not by Trustweave",
+    ];
 }
 
 impl<'de> Deserialize<'de> for Expose {
@@ -350,20 +359,21 @@ impl JsonSchema for Expose {
         let ingress = generator.subschema_for::<IngressOptions>();
         let gateway = generator.subschema_for::<GatewayOptions>();
         let load_balancer = generator.subschema_for::<LoadBalancerOptions>();
+        let names = Self::NAMES.into_iter().zip(Self::MEANINGS);
+        let names = names.map(|(name, meaning)| {
+            json_schema!({"type": "string", "const": name, "description": meaning})
+        });
+        let with_options = json_schema!({
+            "type": "object",
+            "properties": {"ingress": ingress, "gateway": gateway, "loadBalancer": load_balancer},
+            "minProperties": 1,
+            "maxProperties": 1,
+            "additionalProperties": false,
+        });
+        let forms: Vec<Schema> = names.chain([with_options]).collect();
         json_schema!({
-            "description": "How an endpoint is exposed outside its cluster",
-            "oneOf": [
-                {"enum": Self::NAMES},
-                {
-                    "type": "object",
-                    "properties": {
-                        "ingress": ingress, "gateway": gateway, "loadBalancer": load_balancer,
-                    },
-                    "minProperties": 1,
-                    "maxProperties": 1,
-                    "additionalProperties": false,
-                },
-            ],
+            "description": "How an endpoint is exposed outside its cluster: a name, or a name with options.",
+            "oneOf": forms,
         })
     }
 }

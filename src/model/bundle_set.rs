@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -24,19 +25,19 @@ pub const MAX_SET_BYTES: usize = 64 << 20;
 pub const MAX_STATEMENT_BYTES: usize = 64 << 10;
 
 /// Publications of several trust domains.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BundleSet {
-    /// [`API_VERSION`].
+    /// `trustweave.dev/v1alpha1`.
     pub api_version: String,
-    /// [`KIND`].
+    /// `BundleSet`.
     pub kind: String,
     /// The publications, each trust domain's once.
     pub publications: Vec<Carried>,
 }
 
 /// The files of a publication, byte by byte: they are JSON and armor, so text holds them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Carried {
     /// Whose they are said to be; the attestation has to say so, too.

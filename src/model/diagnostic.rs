@@ -49,7 +49,10 @@ impl fmt::Display for Position {
 }
 
 macro_rules! codes {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal,)+) => {
+    ($(
+        $(#[doc = $doc:literal])+
+        $variant:ident = $text:literal { why: $why:literal, cure: $cure:literal, },
+    )+) => {
         /// Stable identifier of a kind of diagnostic. The text form never changes its meaning.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
@@ -66,53 +69,138 @@ macro_rules! codes {
                     $(Self::$variant => $text,)+
                 }
             }
+
+            /// What it tells, in a sentence.
+            pub fn what(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc,)+).trim(),)+
+                }
+            }
+
+            /// Why it matters, without a full stop.
+            pub const fn why(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $why,)+
+                }
+            }
+
+            /// What to do about it, without a full stop.
+            pub const fn cure(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $cure,)+
+                }
+            }
         }
     };
 }
 
 codes! {
-    /// The file is not YAML, or not YAML that Trustweave reads (tags, too deep, duplicate keys).
-    YamlSyntax = "yaml-syntax",
+    /// The file is not YAML, or not YAML that Trustweave reads (tags, too deep, too many values).
+    YamlSyntax = "yaml-syntax" {
+        why: "nothing of the file can be used: what was good before stays in force",
+        cure: "correct the place that the message names",
+    },
     /// A key is written twice in one mapping.
-    DuplicateKey = "duplicate-key",
+    DuplicateKey = "duplicate-key" {
+        why: "one of the two is a mistake, and programs do not agree on which of them counts",
+        cure: "keep one of the two",
+    },
     /// A field that the kind does not have.
-    UnknownField = "unknown-field",
+    UnknownField = "unknown-field" {
+        why: "a typo would otherwise change nothing, silently",
+        cure: "correct the name, or remove the field; `trustweave schema` has an editor tell it while you type",
+    },
     /// A field that must be there is missing.
-    MissingField = "missing-field",
+    MissingField = "missing-field" {
+        why: "there is no default that would be right for everybody",
+        cure: "add the field",
+    },
     /// A value of the wrong type or outside what is allowed.
-    InvalidValue = "invalid-value",
+    InvalidValue = "invalid-value" {
+        why: "the declaration can't be used: of the same trust domain, what was good before stays in force",
+        cure: "write one of the values that the message names",
+    },
     /// A file that must be there is missing.
-    MissingFile = "missing-file",
+    MissingFile = "missing-file" {
+        why: "what needs it can't be used, and nothing is concluded from its absence",
+        cure: "commit the file, or correct the path; paths are relative to the file that names them",
+    },
     /// A file that is not read: too large, a symbolic link, a submodule, not UTF-8.
-    UnreadableFile = "unreadable-file",
+    UnreadableFile = "unreadable-file" {
+        why: "agents follow nothing out of the repository, and their memory must not depend on who may push",
+        cure: "commit the file itself, as text, within the limits of `docs/kustomize.md`",
+    },
     /// A document with another `apiVersion` or `kind` than its place in the repository calls for.
-    WrongKind = "wrong-kind",
+    WrongKind = "wrong-kind" {
+        why: "a document in the wrong place means nothing there",
+        cure: "write the `apiVersion` and `kind` that the message names, or move the document",
+    },
     /// A name that no declaration stands for.
-    UnknownTrustDomain = "unknown-trust-domain",
-    /// Two declarations claim one cluster, or one name.
-    DuplicateClaim = "duplicate-claim",
+    UnknownTrustDomain = "unknown-trust-domain" {
+        why: "nothing is known of such a peer, neither its signers nor its endpoint: nothing of it is delivered",
+        cure: "correct the name, or add `trust-domains/<trust domain>/trust-domain.yaml`",
+    },
+    /// Two trust domains claim one cluster.
+    DuplicateClaim = "duplicate-claim" {
+        why: "a cluster belongs to one trust domain, and nothing says which: what was good before stays in force",
+        cure: "remove the cluster from one of the two",
+    },
     /// A trust domain is asked to federate with itself.
-    SelfFederation = "self-federation",
+    SelfFederation = "self-federation" {
+        why: "a SPIRE server has its own bundle anyway; the edge means nothing",
+        cure: "correct one of the two names, or remove the edge",
+    },
     /// An edge of the topology that the consent of one side forbids or does not yet allow.
-    MissingConsent = "missing-consent",
+    MissingConsent = "missing-consent" {
+        why: "nobody is trusted until both sides agree by name: the edge waits",
+        cure: "have the owners that the message names add the peer to `consent.import` or `consent.export`",
+    },
     /// A kustomization field or feature that Trustweave does not render.
-    UnsupportedKustomization = "unsupported-kustomization",
-    /// A kustomization that includes itself, or leaves the repository.
-    InvalidReference = "invalid-reference",
-    /// A patch that does not apply.
-    PatchFailed = "patch-failed",
+    UnsupportedKustomization = "unsupported-kustomization" {
+        why: "to ignore it would apply something else than what is written",
+        cure: "use what the message names in its place, or commit the rendered manifests",
+    },
+    /// A kustomization that includes itself, leaves the repository, or names what is not there.
+    InvalidReference = "invalid-reference" {
+        why: "what it stands for is not known: it is left out, and what is left out is not pruned",
+        cure: "correct the path or the name",
+    },
+    /// A patch that does not apply, or that changes nothing.
+    PatchFailed = "patch-failed" {
+        why: "an object without its patch is not the one that was meant: it is left out, and not pruned",
+        cure: "correct the patch's target or path, or remove the patch",
+    },
     /// A document that is not a Kubernetes object.
-    NotAnObject = "not-an-object",
+    NotAnObject = "not-an-object" {
+        why: "it can't be applied",
+        cure: "give it `apiVersion`, `kind` and `metadata.name`, or take the file out of `resources`",
+    },
     /// One object is declared twice.
-    DuplicateObject = "duplicate-object",
+    DuplicateObject = "duplicate-object" {
+        why: "the two would be applied over each other, and nothing says which of them is meant",
+        cure: "keep one of the two, or list its file or base only once",
+    },
     /// An object that Trustweave itself keeps must not be in an overlay.
-    ReservedObject = "reserved-object",
-    /// A declared cluster has no overlay.
-    MissingOverlay = "missing-overlay",
+    ReservedObject = "reserved-object" {
+        why: "two writers of one object undo each other, and SPIRE ignores the younger of two relationships with \
+              one trust domain",
+        cure: "remove it from the overlay: an edge in `topology.yaml` makes the relationship",
+    },
+    /// A declared cluster has no overlay, or one without any object.
+    MissingOverlay = "missing-overlay" {
+        why: "that is no wish to delete everything: nothing of the cluster is applied or pruned",
+        cure: "create `clusters/<cluster>/kustomization.yaml`, and list manifests in `resources`",
+    },
     /// A published bundle that can't be used.
-    InvalidBundle = "invalid-bundle",
+    InvalidBundle = "invalid-bundle" {
+        why: "peers refuse it, and keep the last one that was good",
+        cure: "restore the commit of the trust domain's agent, which alone writes these files",
+    },
     /// An entry that is well formed, and changes nothing.
-    WithoutEffect = "without-effect",
+    WithoutEffect = "without-effect" {
+        why: "who wrote it probably meant something else",
+        cure: "correct it as the message says, or remove it",
+    },
 }
 
 impl fmt::Display for Code {

@@ -10,18 +10,18 @@ use crate::model::{
     manifest::Manifest,
 };
 
-/// `disabled`: the object is left alone. In the repository, or on the live object.
+/// For people, on an overlay's object, in the repository or live: `disabled` leaves the object alone.
 pub const RECONCILE: &str = "trustweave.dev/reconcile";
 
-/// `disabled`: the object stays when it is no longer declared.
+/// For people, on an overlay's object: `disabled` has the object stay when it is no longer declared.
 pub const PRUNE: &str = "trustweave.dev/prune";
 
-/// `take`, `yield`, `take <field>` or `yield <field>`, separated by commas: what happens to fields
-/// that a controller owns with another value.
+/// For people, on an overlay's object: `take`, `yield`, `take <field>` or `yield <field>`, separated by
+/// commas, say what happens to fields that a controller owns with another value.
 pub const CONFLICTS: &str = "trustweave.dev/conflicts";
 
-/// `allowed`: the object may be deleted and made anew, if a change is refused because a field can't
-/// be changed.
+/// For people, on an overlay's object: `allowed` lets it be deleted and made anew, if a change is refused
+/// because a field can't be changed.
 pub const RECREATE: &str = "trustweave.dev/recreate";
 
 /// What happens to a field that a controller owns with another value than is declared.

@@ -1,10 +1,11 @@
 //! How the overlay's objects are applied: what differs between clusters, and is not in the repository.
 
 use jiff::SignedDuration;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// How the overlay's objects are applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Applying {
     /// How long, in seconds, what a person changed in the cluster stays before it is put right.

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{Config, Publish};
 use crate::{git, model::repository::Revision};
 
 /// The repository.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Git {
     /// Its URL: `https://…`, `ssh://…` or `git@host:path`, or `git://…`.
@@ -41,9 +42,8 @@ pub struct Git {
     pub verify: Verify,
 }
 
-/// What is applied instead of the branch's tip: exactly one of the two, which
-/// [`parse`](super::parse) sees to.
-#[derive(Clone, Debug, Deserialize)]
+/// What is applied instead of the branch's tip: exactly one of the two.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pin {
     /// A tag, by its name.
@@ -55,7 +55,7 @@ pub struct Pin {
 }
 
 /// A user name and a token.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BasicAuth {
     /// The user name.
@@ -65,7 +65,7 @@ pub struct BasicAuth {
 }
 
 /// An HTTP proxy.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Proxy {
     /// Its URL, without credentials.
@@ -76,7 +76,7 @@ pub struct Proxy {
 }
 
 /// A key, and the keys of hosts; both files are read again for every connection.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Ssh {
     /// A private key without a passphrase.
@@ -86,7 +86,7 @@ pub struct Ssh {
 }
 
 /// A key for pushes.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PushKey {
     /// A private key without a passphrase; it is read again for every connection.
@@ -94,7 +94,7 @@ pub struct PushKey {
 }
 
 /// Which commits are applied.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Verify {
     /// How much has to be signed.
@@ -106,7 +106,7 @@ pub struct Verify {
 }
 
 /// How much has to be signed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum VerifyMode {
     /// Nothing.

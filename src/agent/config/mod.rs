@@ -8,7 +8,8 @@ mod pull_request;
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     git::{BasicAuth, Git, Pin, Proxy, PushKey, Ssh, Verify, VerifyMode},
@@ -29,12 +30,12 @@ use crate::{
 pub const KIND: &str = "AgentConfig";
 
 /// The configuration file of `trustweave agent`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Config {
     /// `trustweave.dev/v1alpha1`.
     pub api_version: String,
-    /// [`KIND`].
+    /// `AgentConfig`.
     pub kind: String,
     /// The cluster that this agent serves: it applies `clusters/<cluster>`.
     pub cluster: ClusterName,
@@ -75,7 +76,7 @@ pub struct Config {
 }
 
 /// How the cluster's API is reached.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Kubernetes {
     /// A kubeconfig file; without it the pod's service account, else the user's default.
@@ -99,7 +100,7 @@ impl Default for Kubernetes {
 }
 
 /// Which of several agents of the cluster writes: who holds a `Lease`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LeaderElection {
     /// Without it: if the agent was given a name of its own (`--name`), as in a pod of `deploy/`.
@@ -121,8 +122,8 @@ impl Default for LeaderElection {
     }
 }
 
-/// The key that signs: exactly one of the two, which [`parse`] sees to.
-#[derive(Clone, Debug, Deserialize)]
+/// The key that signs: exactly one of the two.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Signing {
     /// An SSH private key in OpenSSH's format, without a passphrase.
@@ -134,7 +135,7 @@ pub struct Signing {
 }
 
 /// The Secret that holds the signing key.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SigningSecret {
     /// Its namespace; without it the agent's own.
@@ -148,7 +149,7 @@ pub struct SigningSecret {
 }
 
 /// Where bundles are published, and as whom.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Publish {
     /// The trust domain's own branch, or its directory on the reviewed branch.
@@ -166,7 +167,7 @@ pub struct Publish {
 }
 
 /// Where bundles are published.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum PublishBranch {
     /// `trustweave/<trust-domain>`, which only this agent writes.
@@ -179,7 +180,7 @@ pub enum PublishBranch {
 }
 
 /// The pods that probes select.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Probe {
     /// Their namespace.
@@ -202,7 +203,7 @@ impl Default for Probe {
 }
 
 /// The receiver of webhooks.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Webhook {
     /// Where it listens: a port of its own, as others may reach it than those who read metrics.
@@ -227,7 +228,7 @@ pub struct Page {
 }
 
 /// The SPIFFE Workload API.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadApi {
     /// Its Unix domain socket.

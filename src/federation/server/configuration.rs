@@ -15,13 +15,14 @@ use super::{
 };
 use crate::model::{bundle::Digest, field_owners::last_other_writer};
 
-/// What `server.federation` was before the agent wrote it, as JSON; `null` if there was none.
+/// The agent's, on the SPIRE server's `ConfigMap`: what `server.federation` was before the agent wrote it,
+/// as JSON; `null` if there was none.
 const FORMER: &str = "trustweave.dev/former-federation";
 
-/// The stamp of the restart that the last change of ours needs.
+/// The agent's, on the SPIRE server's `ConfigMap`: the stamp of the restart that its last change needs.
 const STAMP: &str = "trustweave.dev/server-config";
 
-/// That `federates_with` is the agent's.
+/// The agent's, on the SPIRE server's `ConfigMap`: that `federates_with` is the agent's.
 const STATIC: &str = "trustweave.dev/static-federation";
 
 /// Whether the agent changed the configuration.

@@ -60,7 +60,7 @@ pub const CONFIGURATION_SPELT: &str = "ConfigurationSpelt";
 /// declared.
 pub const STATIC_FEDERATION: &str = "StaticFederation";
 
-/// Annotation of the `GitSync`: another text than before ends a standstill after a fight.
+/// For people, on the `GitSync`: another text than before ends a standstill after a fight.
 pub const RESUME: &str = "trustweave.dev/resume-server";
 
 /// A SPIRE server's objects in a cluster.

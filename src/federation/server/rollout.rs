@@ -12,7 +12,8 @@ use super::{
 };
 use crate::model::field_owners::applied_fields;
 
-/// On the pods' template: the stamp of the configuration that they were started with.
+/// The agent's, on the template of the SPIRE server's pods: the stamp of the configuration that they were
+/// started with.
 const STAMP: &str = "trustweave.dev/server-config";
 
 /// What the endpoint's port is called.
