@@ -9,6 +9,7 @@
 
 use std::{future::Future, path::PathBuf, time::Duration};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -28,7 +29,7 @@ pub use self::{
 };
 
 /// Whose API is spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// GitHub, also an Enterprise Server.

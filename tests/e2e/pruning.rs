@@ -40,11 +40,9 @@ impl Watching {
         Self { program, lines }
     }
 
+    /// The next change.
     fn next(&self) -> Value {
-        let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
-            panic!("no change of the status is shown");
-        };
-        serde_json::from_str(&line).unwrap()
+        serde_json::from_str(&self.lines.recv_timeout(PATIENCE).unwrap()).unwrap()
     }
 }
 

@@ -365,15 +365,22 @@ async fn agents_at_once_ask_once() {
             assert_eq!(waits(&outcome.unwrap()), Some((1, false)));
         }
         assert_eq!(world.requests().await, [(1, State::Open, 1)], "{dialect:?}");
+        // Each has the next bundle to put in the place of the first.
+        world.rotate();
+        let passes = agents.iter().map(|agent| world.pass(agent));
+        for outcome in futures::future::join_all(passes).await {
+            assert_eq!(waits(&outcome.unwrap()), Some((2, false)));
+        }
+        assert_eq!(world.requests().await, [(1, State::Open, 2)], "{dialect:?}");
         // A forge that took two: the first one stays.
         world.forge.double(1).unwrap();
         world.pass(&agents[0]).await.unwrap();
-        let expected = [(1, State::Open, 1), (2, State::Closed, 1)];
+        let expected = [(1, State::Open, 2), (2, State::Closed, 2)];
         assert_eq!(world.requests().await, expected, "{dialect:?}");
         // What closing it says is not that this content was declined: the other one is open.
         assert_eq!(
             waits(&world.pass(&agents[1]).await.unwrap()),
-            Some((1, false))
+            Some((2, false))
         );
     }
 }

@@ -218,7 +218,7 @@ pub struct Webhook {
 }
 
 /// The status page, for people.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Page {
     /// Where it is served. On loopback, which is the default, only who may forward ports to the

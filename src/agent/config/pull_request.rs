@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Config, Git, Publish, PublishBranch};
 use crate::{forge, git};
 
 /// A project of a forge, and the right to ask there.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PullRequest {
     /// `github`, `gitlab`, or `gitea`, also for Forgejo.
