@@ -46,6 +46,19 @@ test: testbed ## Run all tests: unit, snapshot, property, end to end
 	TRUSTWEAVE_TESTBED_SPIRE=1.14 $(CARGO) test --workspace --locked --test e2e -- --test-threads=2 $(ONCE_ENOUGH:%=--skip=%)
 	$(CARGO) run --quiet --locked -p trustweave-testbed --bin rules -- $(RULES) docs/rules.md
 
+# How long each target is run; what was found is kept in fuzz/corpus, and what failed in fuzz/artifacts.
+SECONDS ?= 600
+FUZZ_TARGETS := attestation bundle patches render webhook
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for ten minutes, or for SECONDS= (needs cargo-fuzz)
+	set -e; for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/corpus/$$target; \
+		RUSTC_BOOTSTRAP=1 nice $(CARGO) fuzz run --sanitizer none $$target \
+			fuzz/corpus/$$target fuzz/seeds/$$target $$(ls -d tests/corpus/$$target 2>/dev/null || true) -- \
+			-max_total_time=$(SECONDS) -timeout=20 -max_len=16384; \
+	done
+
 .PHONY: rules
 rules: ## Write docs/rules.md anew, from what the last tests showed
 	$(CARGO) run --quiet --locked -p trustweave-testbed --bin rules -- --write $(RULES) docs/rules.md

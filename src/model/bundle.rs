@@ -210,8 +210,13 @@ impl Bundle {
     }
 
     /// Whether this bundle may stand for `trust_domain` at `now`: it has a root that has not ended,
-    /// and no root names another trust domain.
+    /// no root names another trust domain, and the canonical form, which is what is published, can be
+    /// read: it may be larger than what this bundle was read from.
     pub fn check(&self, trust_domain: &TrustDomain, now: Timestamp) -> Result<(), InvalidBundle> {
+        let size = self.canonical().len();
+        if size > MAX_BUNDLE_BYTES {
+            return Err(InvalidBundle::TooLarge(size as u64));
+        }
         for authority in &self.x509_authorities {
             if let Some(other) = authority
                 .trust_domain()
@@ -346,7 +351,7 @@ impl X509Authority {
         }
         let public_key = match parsed.public_key().parsed() {
             Ok(PublicKey::EC(point)) => Jwk::from_point(point.data())?,
-            Ok(PublicKey::RSA(key)) => Jwk::rsa(key.modulus, key.exponent),
+            Ok(PublicKey::RSA(key)) => Jwk::rsa(key.modulus, key.exponent)?,
             _ => return Err("the certificate's key is neither an EC nor an RSA key".to_owned()),
         };
         let key = Digest::of(parsed.public_key().raw);
@@ -421,7 +426,8 @@ impl JwtAuthority {
         let public_key = match jwk.get("kty").and_then(Value::as_str) {
             Some("EC") => Jwk::from_point(&[vec![4], bytes("x")?, bytes("y")?].concat())
                 .map_err(|reason| format!("JWT authority `{key_id}`: {reason}"))?,
-            Some("RSA") => Jwk::rsa(&bytes("n")?, &bytes("e")?),
+            Some("RSA") => Jwk::rsa(&bytes("n")?, &bytes("e")?)
+                .map_err(|reason| format!("JWT authority `{key_id}`: {reason}"))?,
             _ => {
                 return Err(format!(
                     "JWT authority `{key_id}` is neither an EC nor an RSA key"
@@ -478,13 +484,16 @@ impl Jwk {
         })
     }
 
-    /// From big-endian integers, with or without leading zeros.
-    fn rsa(modulus: &[u8], exponent: &[u8]) -> Self {
-        let minimal = |bytes: &[u8]| bytes.iter().copied().skip_while(|b| *b == 0).collect();
-        Self::Rsa {
-            modulus: minimal(modulus),
-            exponent: minimal(exponent),
+    /// From big-endian integers, with or without leading zeros. Without them, nothing is left of zero,
+    /// which no reader takes for a number.
+    fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, String> {
+        let minimal =
+            |bytes: &[u8]| -> Vec<u8> { bytes.iter().copied().skip_while(|b| *b == 0).collect() };
+        let (modulus, exponent) = (minimal(modulus), minimal(exponent));
+        if modulus.is_empty() || exponent.is_empty() {
+            return Err("the RSA key's modulus or exponent is zero".to_owned());
         }
+        Ok(Self::Rsa { modulus, exponent })
     }
 
     /// The thumbprint (RFC 7638): of the members that define the key, by name, without white space.
@@ -606,6 +615,26 @@ mod tests {
             json!({"keys": [x509(&root), off_curve]}),
             "key 1 of the bundle: JWT authority `a`: the EC key is not a point on P-256",
         );
+        let nothing =
+            json!({"use": "jwt-svid", "kty": "RSA", "kid": "a", "n": "AAAA", "e": "AQAB"});
+        check(
+            json!({"keys": [x509(&root), nothing]}),
+            "key 1 of the bundle: JWT authority `a`: the RSA key's modulus or exponent is zero",
+        );
+    }
+
+    #[test]
+    fn what_may_be_published_can_be_read() {
+        let trust_domain = TrustDomain::parse("b.test").unwrap();
+        let root = x509(&certificate("b.test", 2040));
+        // Compact, and just small enough: with line breaks and indents it is too large.
+        let keys = (0..1_300).map(|number| jwt(&number.to_string()));
+        let keys: Vec<_> = std::iter::once(root).chain(keys).collect();
+        let bundle = parse(&json!({"keys": keys})).unwrap();
+        let size = bundle.canonical().len();
+        let error = bundle.check(&trust_domain, now()).unwrap_err();
+        assert_eq!(error, InvalidBundle::TooLarge(size as u64));
+        assert_eq!(Bundle::parse(&bundle.canonical()), Err(error));
     }
 
     #[test]

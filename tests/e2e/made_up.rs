@@ -7,7 +7,7 @@ use trustweave::{
     git::SigningKey,
     model::{
         attestation::{self, Attestation, Serial},
-        bundle::Digest,
+        bundle::{Bundle, Digest},
         declaration::API_VERSION,
         trust_domain::TrustDomain,
     },
@@ -72,20 +72,35 @@ impl Publisher {
         authority: &Authority,
         endpoint: &Value,
     ) {
-        let bundle = bundle(&authority.bundle()).canonical();
+        let bundle = bundle(&authority.bundle());
+        self.publish_bundle(federation, authority.trust_domain(), &bundle, 1, endpoint)
+            .await;
+    }
+
+    /// Publishes a bundle of a trust domain on its branch, under a serial.
+    pub(crate) async fn publish_bundle(
+        &self,
+        federation: &Federation,
+        trust_domain: &str,
+        bundle: &Bundle,
+        serial: u64,
+        endpoint: &Value,
+    ) {
+        let spiffe_sequence = bundle.sequence;
+        let bundle = bundle.canonical();
         let statement = Attestation {
             api_version: API_VERSION.to_owned(),
             kind: attestation::KIND.to_owned(),
-            trust_domain: TrustDomain::parse(authority.trust_domain()).unwrap(),
+            trust_domain: TrustDomain::parse(trust_domain).unwrap(),
             epoch: 0,
-            serial: Serial(1),
+            serial: Serial(serial),
             sha256: Digest::of(&bundle),
-            spiffe_sequence: Some(1),
+            spiffe_sequence,
             endpoint: serde_json::from_value(endpoint.clone()).unwrap(),
             cluster_uid: "00000000-0000-0000-0000-000000000000".to_owned(),
             issued_at: "2026-01-01T00:00:00Z".parse().unwrap(),
         };
-        let branch = format!("trustweave/{}", authority.trust_domain());
+        let branch = format!("trustweave/{trust_domain}");
         Publication::signed(bundle, &statement, &self.signer)
             .commit(federation, &branch, "Publish the bundle")
             .await;

@@ -6,24 +6,21 @@
     reason = "a failed step of a test is a failed test"
 )]
 
-mod fire;
 mod hangs;
 mod proposals;
 mod reviewed;
+mod setup;
 mod transports;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 use trustweave::{
-    git::{Author, Draft, Mirror, Publish, Repository, Settings, SigningKey, Tip},
+    git::{Mirror, Repository},
     model::repository::RepoPath,
 };
 use trustweave_testbed::Testbed;
 
-/// A git server without any cluster.
-async fn testbed() -> Testbed {
-    Testbed::start(&[], &|_| ()).await.unwrap()
-}
+use setup::{key, mirror, put, request, settings, testbed};
 
 /// A git server whose main branch has one commit.
 async fn with_main(text: &str) -> Testbed {
@@ -36,15 +33,6 @@ async fn with_main(text: &str) -> Testbed {
 async fn change(testbed: &Testbed, text: &str) {
     let files = [("x", text)];
     testbed.git.commit("main", &files, text).await.unwrap();
-}
-
-/// Settings for a mirror of its own.
-fn settings(testbed: &Testbed, url: &str, name: &str) -> Settings {
-    Settings::new(url, "main", testbed.directory().join(name))
-}
-
-fn mirror(settings: Settings) -> Mirror {
-    Mirror::new(settings).unwrap()
 }
 
 /// A file of the test's own.
@@ -61,35 +49,6 @@ async fn reviewed_text(mirror: &Mirror, path: &str) -> String {
     tree.text(&RepoPath::parse(path).unwrap())
         .unwrap()
         .to_owned()
-}
-
-/// A publication on a branch.
-fn request(branch: &str, directory: &str, key: &SigningKey) -> Publish {
-    Publish {
-        branch: branch.to_owned(),
-        directory: RepoPath::parse(directory).unwrap(),
-        author: Author {
-            name: "agent".to_owned(),
-            email: "agent@example.com".to_owned(),
-            seconds: 1_700_000_000,
-        },
-        key: key.clone(),
-    }
-}
-
-/// Writes the content, unless it stands there already.
-fn put(content: &str) -> impl FnMut(&Tip) -> Option<Draft> + Send {
-    move |tip| {
-        let standing = tip.files.get("bundle.json").map(Vec::as_slice);
-        (standing != Some(content.as_bytes())).then(|| Draft {
-            files: BTreeMap::from([("bundle.json".to_owned(), content.as_bytes().to_vec())]),
-            message: format!("publish {content}\n"),
-        })
-    }
-}
-
-fn key() -> SigningKey {
-    SigningKey::generate("agent").unwrap()
 }
 
 /// An error with its causes.

@@ -28,7 +28,7 @@ pub(crate) struct Access {
     pub(crate) kubeconfig: PathBuf,
     pub(crate) client: Client,
     /// The certificate authority, as PEM.
-    authority: String,
+    pub(crate) authority: String,
     /// Where kubeconfigs are written.
     directory: PathBuf,
     kubectl: PathBuf,

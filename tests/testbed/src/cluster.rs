@@ -18,7 +18,7 @@ use crate::control_plane::{self, ADMIN_TOKEN};
 use crate::crds;
 use crate::credentials::{ApiServerCredentials, ClusterAuthority};
 use crate::port;
-use crate::process::{Process, Program, arguments, flag};
+use crate::process::{Process, Program, Signal, arguments, flag};
 use crate::reaper::Reaper;
 use crate::router::Router;
 use crate::server_objects::Installed;
@@ -149,6 +149,11 @@ impl Cluster {
         &self.plane.access.url
     }
 
+    /// The authority behind the API server's certificate, PEM.
+    pub(crate) fn authority(&self) -> &str {
+        &self.plane.access.authority
+    }
+
     /// The directory with this cluster's data and logs.
     pub fn directory(&self) -> &Path {
         &self.plane.directory
@@ -182,6 +187,13 @@ impl Cluster {
             Some(process) => process.kill(),
             None => Ok(()),
         }
+    }
+
+    /// Sends the running API server a signal: `STOP` lets it hang, with all connections open, until `CONT`.
+    pub async fn signal_api_server(&self, signal: Signal) -> anyhow::Result<()> {
+        let running = self.plane.running_api_server.lock().await;
+        let process = running.as_ref().context("the API server is stopped")?;
+        process.signal(signal)
     }
 
     /// Starts the API server again, at the same URL, and waits until it is ready.

@@ -1,4 +1,4 @@
-//! A way to a server that can fail: silent, slow, half open, or cut.
+//! A way to a server that can fail: silent, slow, half open, cut, or garbled.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +14,9 @@ const SLOWLY: Duration = Duration::from_millis(20);
 
 /// How many bytes of a slow server arrive at once.
 const PART: usize = 4096;
+
+/// What a pack of git begins with.
+const PACK: &[u8] = b"PACK";
 
 /// What is wrong with the way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub enum Fault {
     /// Once the client has sent so many bytes, it hears nothing more, and is cut off when the server is
     /// done: what it asked for is done, and it does not know.
     AnswerLost(usize),
+    /// A byte of each pack that the server sends is another one.
+    BrokenPack,
 }
 
 /// A forwarder to a port of this machine, until it is dropped.
@@ -184,6 +189,16 @@ async fn answer(
                     }
                     return std::future::pending().await;
                 }
+            }
+            Fault::BrokenPack => {
+                let pack = part.windows(PACK.len()).position(|it| it == PACK);
+                // Behind the pack's header: in the first object, or in what checks them all.
+                let broken = pack.map(|start| start + 16).filter(|at| *at < count);
+                if let Some(at) = broken {
+                    strike(state, fault);
+                    buffer[at] ^= 0xff;
+                }
+                near.write_all(&buffer[..count]).await?;
             }
             Fault::AnswerLost(limit) => {
                 let asked = *sent.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,13 +9,16 @@
 //! ([`Plan::topology`]). Declarations consent to exactly what the topology says, and every cluster beyond the
 //! example's gets a copy of the overlay of cluster-2, which federates with all peers.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use base64::Engine as _;
 use serde_json::{Value, json};
 
+use crate::faulty_api::FaultyApi;
 use crate::process::{Process, http_body, wait_until};
 use crate::repository::{self, Declared, borrowed};
 use crate::topology::{self, Directions};
@@ -416,6 +419,11 @@ impl Federation {
 
     /// Starts a cluster's agent, or starts it again.
     pub fn start_agent(&mut self, name: &str) -> anyhow::Result<()> {
+        self.start_agent_by(name, &[])
+    }
+
+    /// The same by a command that gets the agent's command line as its last arguments, and becomes the agent.
+    pub fn start_agent_by(&mut self, name: &str, command: &[&OsStr]) -> anyhow::Result<()> {
         let position = self
             .testbed
             .clusters()
@@ -423,12 +431,18 @@ impl Federation {
             .position(|c| c.name() == name);
         let position = position.with_context(|| format!("no cluster is named {name}"))?;
         let member = &self.members[position];
-        let arguments = ["agent", "--config"].map(Into::into).into_iter();
-        let arguments = arguments.chain([member.configuration.clone().into_os_string()]);
+        let line = [
+            self.plan.trustweave.as_os_str(),
+            "agent".as_ref(),
+            "--config".as_ref(),
+            member.configuration.as_os_str(),
+        ];
+        let mut line = command.iter().copied().chain(line);
+        let program = line.next().context("a command without a program")?;
         let process = self.testbed.spawn(
             &format!("trustweave-{name}"),
-            &self.plan.trustweave,
-            arguments,
+            Path::new(program),
+            line,
             self.agent_environment(),
             &member.log,
         )?;
@@ -466,6 +480,20 @@ impl Federation {
         let mut configuration = serde_json::from_str(&std::fs::read_to_string(path)?)?;
         change(&mut configuration);
         std::fs::write(path, format!("{configuration:#}")).context("write a configuration")
+    }
+
+    /// Has a cluster's agent ask the API server through a way that can fail.
+    pub fn ask_through(&self, name: &str, way: &FaultyApi) -> anyhow::Result<()> {
+        let path = &self.find(name)?.0.configuration;
+        let configuration: Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+        let path = configuration["kubernetes"]["kubeconfig"].as_str();
+        let path = path.context("the agent has no kubeconfig")?;
+        let mut kubeconfig: Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+        let authority = std::fs::read(self.testbed.web_authority())?;
+        let authority = base64::engine::general_purpose::STANDARD.encode(authority);
+        kubeconfig["clusters"][0]["cluster"] =
+            json!({"server": way.url(), "certificate-authority-data": authority});
+        std::fs::write(path, kubeconfig.to_string()).context("write a kubeconfig")
     }
 
     fn agent_environment(&self) -> Vec<(String, String)> {

@@ -3,12 +3,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::task::JoinSet;
@@ -19,7 +18,13 @@ use trustweave_testbed::{
     wait_until,
 };
 
-use super::{key, mirror, put, request, settings, testbed};
+use super::{
+    matrix::{Matrix, Row},
+    setup::{key, mirror, put, request, settings, testbed},
+};
+
+/// What is struck here.
+const WHERE: &str = "publishing";
 
 /// How long everything of one round may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -150,56 +155,57 @@ fn content(number: usize, version: usize) -> String {
     format!("td{number} version {version}")
 }
 
-/// What is printed.
-struct Table(String);
-
-impl Table {
-    fn line(&mut self, fault: &str, struck: usize, publishers: &Publishers, found: &Found) {
-        let published = publishers.mirrors.len() * publishers.versions;
-        let again = publishers.again.load(Ordering::Relaxed);
-        let (lost, doubled) = (found.lost, found.doubled);
-        writeln!(
-            self.0,
-            "| {fault:<44} | {struck:>5} | {published:>9} | {again:>9} | {lost:>4} | {doubled:>7} |"
-        )
-        .unwrap();
-        assert_eq!((lost, doubled), (0, 0), "{fault}");
-    }
+/// Adds what became of a fault that struck so often, and after which all was published so soon.
+async fn add(
+    matrix: &mut Matrix,
+    fault: &'static str,
+    (times, settled): (usize, Duration),
+    publishers: &Publishers,
+) {
+    let Found { lost, doubled } = publishers.find().await;
+    matrix.add(Row {
+        fault: (WHERE, fault),
+        times,
+        lost,
+        doubled,
+        settled: vec![settled],
+    });
 }
 
-/// Lets all publish, with trouble at the same time; what the trouble came to.
-async fn disturbed<T>(publishers: &mut Publishers, trouble: impl Future<Output = T>) -> T {
-    let ((), came_to) = tokio::join!(publishers.publish(), trouble);
-    came_to
+/// Lets all publish, with trouble at the same time; what the trouble came to, and how long it took from
+/// its end until all was published.
+async fn disturbed<T>(
+    publishers: &mut Publishers,
+    trouble: impl Future<Output = T>,
+) -> (T, Duration) {
+    let trouble = async { (trouble.await, Instant::now()) };
+    let ((), (came_to, over)) = tokio::join!(publishers.publish(), trouble);
+    (came_to, over.elapsed())
+}
+
+/// Lets all publish; how long that took.
+async fn timed(publishers: &mut Publishers) -> Duration {
+    disturbed(publishers, std::future::ready(())).await.1
 }
 
 /// Many at once.
-async fn crowds(testbed: &Arc<Testbed>, table: &mut Table) {
+async fn crowds(testbed: &Arc<Testbed>, matrix: &mut Matrix) {
     let direct = testbed.git.url();
     let mut hundred = Publishers::new(testbed, "own", Place::Own, 100, direct);
-    hundred.publish().await;
-    table.line(
-        "100 publishers at once, own branches",
-        0,
-        &hundred,
-        &hundred.find().await,
-    );
+    let took = timed(&mut hundred).await;
+    let fault = "100 publishers at once, own branches";
+    add(matrix, fault, (100, took), &hundred).await;
     drop(hundred);
 
     let mut crowd = Publishers::new(testbed, "main", Place::Main, 20, direct);
-    crowd.publish().await;
+    let took = timed(&mut crowd).await;
+    let fault = "20 publishers at once, one branch";
     let again = crowd.again.load(Ordering::Relaxed);
-    table.line(
-        "20 publishers at once, one branch",
-        again,
-        &crowd,
-        &crowd.find().await,
-    );
-    drop(crowd);
+    add(matrix, fault, (again, took), &crowd).await;
 }
 
 /// A way to the server that fails.
-async fn failing_ways(way: &FaultyWay, few: &mut Publishers, table: &mut Table) {
+async fn failing_ways(way: &FaultyWay, few: &mut Publishers, matrix: &mut Matrix) {
     for (name, fault) in [
         (
             "the server's answer is lost after a push",
@@ -210,10 +216,10 @@ async fn failing_ways(way: &FaultyWay, few: &mut Publishers, table: &mut Table) 
             "the connection is half open in an answer",
             Fault::HalfOpen(250),
         ),
+        ("a pack is broken on its way", Fault::BrokenPack),
         ("the server is silent", Fault::Silent),
         ("the server is slow", Fault::Slow),
     ] {
-        few.again.store(0, Ordering::Relaxed);
         way.set(fault);
         let struck = disturbed(few, async {
             // It meets every one of them at least once.
@@ -227,13 +233,12 @@ async fn failing_ways(way: &FaultyWay, few: &mut Publishers, table: &mut Table) 
             way.set(Fault::None)
         })
         .await;
-        table.line(name, struck, few, &few.find().await);
+        add(matrix, name, struck, few).await;
     }
 }
 
 /// A server that is not there all the time.
-async fn restarts(git: &GitRemote, few: &mut Publishers, table: &mut Table) {
-    few.again.store(0, Ordering::Relaxed);
+async fn restarts(git: &GitRemote, few: &mut Publishers, matrix: &mut Matrix) {
     let restarts = disturbed(few, async {
         let mut restarts = 0;
         while restarts < 5 {
@@ -250,36 +255,31 @@ async fn restarts(git: &GitRemote, few: &mut Publishers, table: &mut Table) {
         restarts
     })
     .await;
-    table.line(
-        "the server restarts in the middle",
-        restarts,
-        few,
-        &few.find().await,
-    );
+    let fault = "the server restarts in the middle";
+    add(matrix, fault, restarts, few).await;
 }
 
 /// A server, and people, that do not want what is published.
-async fn refusals(git: &GitRemote, few: &mut Publishers, table: &mut Table) {
+async fn refusals(git: &GitRemote, few: &mut Publishers, matrix: &mut Matrix) {
     // A hook that refuses every other push.
-    few.again.store(0, Ordering::Relaxed);
     let refusals = git.path().join("refusals");
     git.pre_receive_hook(
         "if mkdir refused 2>/dev/null; then echo x >> refusals; echo 'not now' >&2; exit 1; fi; \
          rmdir refused; exit 0",
     )
     .unwrap();
-    few.publish().await;
+    let took = timed(few).await;
     git.remove_hook().unwrap();
     let refused = std::fs::read_to_string(refusals).unwrap().lines().count();
-    table.line(
+    add(
+        matrix,
         "a hook refuses every other push",
-        refused,
+        (refused, took),
         few,
-        &few.find().await,
-    );
+    )
+    .await;
 
     // A protected branch, until somebody lets the agent push.
-    few.again.store(0, Ordering::Relaxed);
     let refusals = git.path().join("protected");
     git.pre_receive_hook(
         "while read old new ref; do \
@@ -298,12 +298,13 @@ async fn refusals(git: &GitRemote, few: &mut Publishers, table: &mut Table) {
         refused()
     })
     .await;
-    table.line(
+    add(
+        matrix,
         "the branch is protected for a while",
         protected,
         few,
-        &few.find().await,
-    );
+    )
+    .await;
 
     // Somebody rewrites the branch under everybody's feet: what was there is written again.
     let before = git.tip("main").await.unwrap().unwrap();
@@ -312,13 +313,12 @@ async fn refusals(git: &GitRemote, few: &mut Publishers, table: &mut Table) {
         .await
         .unwrap();
     few.versions -= 1;
-    few.publish().await;
-    table.line("the branch is rewound by force", 1, few, &few.find().await);
+    let took = timed(few).await;
+    add(matrix, "the branch is rewound by force", (1, took), few).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stdout, reason = "the table is what this shows")]
-async fn nothing_is_lost_and_nothing_doubled() {
+/// All faults that publishing meets.
+pub(crate) async fn under_fire() -> Matrix {
     let testbed = Arc::new(testbed().await);
     let git = &testbed.git;
     let declare = async || {
@@ -326,11 +326,8 @@ async fn nothing_is_lost_and_nothing_doubled() {
         git.commit("main", &files, "declare").await.unwrap();
     };
     declare().await;
-    let mut table = Table(format!(
-        "\n| {:<44} | times | published | tried more | lost | doubled |\n|---|---|---|---|---|---|\n",
-        "fault"
-    ));
-    crowds(&testbed, &mut table).await;
+    let mut matrix = Matrix::default();
+    crowds(&testbed, &mut matrix).await;
 
     // The few that follow write their directories on a new branch.
     let main = ["update-ref", "-d", "refs/heads/main"];
@@ -340,8 +337,8 @@ async fn nothing_is_lost_and_nothing_doubled() {
     let url = format!("git://127.0.0.1:{}/federation.git", way.port());
     let mut few = Publishers::new(&testbed, "few", Place::Main, 4, &url);
     few.publish().await;
-    failing_ways(&way, &mut few, &mut table).await;
-    restarts(git, &mut few, &mut table).await;
-    refusals(git, &mut few, &mut table).await;
-    println!("{}", table.0);
+    failing_ways(&way, &mut few, &mut matrix).await;
+    restarts(git, &mut few, &mut matrix).await;
+    refusals(git, &mut few, &mut matrix).await;
+    matrix
 }
