@@ -38,7 +38,7 @@ testbed: ## Build Kubernetes and SPIRE for the tests, once: twenty minutes
 
 # Two at a time: an end-to-end test runs two control planes. End to end with each version of SPIRE, but for
 # what no SPIRE takes part in.
-ONCE_ENOUGH := applying:: credentials:: page:: pruning::
+ONCE_ENOUGH := applying:: credentials:: page:: proposals:: pruning::
 .PHONY: test
 test: testbed ## Run all tests: unit, snapshot, property, end to end
 	rm -rf $(RULES)
