@@ -1,9 +1,14 @@
 //! What differs between forges, as values: the calls of an API, and what its answers mean.
 
 use hyper::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Branches, Kind, Request, Words, gitea::Gitea, github::GitHub, gitlab::GitLab};
+use super::{
+    Branches, Kind, Request, Words,
+    gitea::Gitea,
+    github::{GitHub, pulls},
+    gitlab::GitLab,
+};
 
 /// How many requests are asked for at once; a forge may give fewer.
 pub(super) const PAGE: usize = 50;
@@ -51,14 +56,26 @@ pub(super) trait Dialect: Sync {
     /// among them.
     fn list(&self, project: &str, branches: &Branches, page: usize) -> Call;
 
-    /// Opens a request.
-    fn open(&self, project: &str, branches: &Branches, words: &Words) -> Call;
+    /// Opens a request; as GitHub has it, and Gitea after it, unless a dialect says otherwise.
+    fn open(&self, project: &str, branches: &Branches, words: &Words) -> Call {
+        let body = json!({
+            "head": branches.head, "base": branches.base,
+            "title": words.title, "body": words.body,
+        });
+        Call::send(Method::POST, pulls(project, None), body)
+    }
 
-    /// Has a request say something else.
-    fn rewrite(&self, project: &str, number: u64, words: &Words) -> Call;
+    /// Has a request say something else; the same holds.
+    fn rewrite(&self, project: &str, number: u64, words: &Words) -> Call {
+        let body = json!({"title": words.title, "body": words.body});
+        Call::send(Method::PATCH, pulls(project, Some(number)), body)
+    }
 
-    /// Closes a request.
-    fn close(&self, project: &str, number: u64) -> Call;
+    /// Closes a request; the same holds.
+    fn close(&self, project: &str, number: u64) -> Call {
+        let body = json!({"state": "closed"});
+        Call::send(Method::PATCH, pulls(project, Some(number)), body)
+    }
 
     /// A request that an answer tells of; `None` if it is not for these branches of the project
     /// itself, or can't be read.

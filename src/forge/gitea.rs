@@ -1,10 +1,9 @@
 //! The REST API of Gitea and Forgejo: pull requests.
 
-use hyper::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
-    Branches, Request, State, Words,
+    Branches, Request, State,
     dialect::{Call, Dialect, PAGE},
     github::{pulls, read},
 };
@@ -32,24 +31,6 @@ impl Dialect for Gitea {
                 ("page", page.to_string()),
             ],
         )
-    }
-
-    fn open(&self, project: &str, branches: &Branches, words: &Words) -> Call {
-        let body = json!({
-            "head": branches.head, "base": branches.base,
-            "title": words.title, "body": words.body,
-        });
-        Call::send(Method::POST, pulls(project, None), body)
-    }
-
-    fn rewrite(&self, project: &str, number: u64, words: &Words) -> Call {
-        let body = json!({"title": words.title, "body": words.body});
-        Call::send(Method::PATCH, pulls(project, Some(number)), body)
-    }
-
-    fn close(&self, project: &str, number: u64) -> Call {
-        let body = json!({"state": "closed"});
-        Call::send(Method::PATCH, pulls(project, Some(number)), body)
     }
 
     fn read(&self, project: &str, branches: &Branches, told: &Value) -> Option<Request> {

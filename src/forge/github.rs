@@ -1,7 +1,6 @@
 //! GitHub's REST API: pull requests.
 
-use hyper::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     Branches, Request, State, Words,
@@ -37,24 +36,6 @@ impl Dialect for GitHub {
                 ("page", page.to_string()),
             ],
         )
-    }
-
-    fn open(&self, project: &str, branches: &Branches, words: &Words) -> Call {
-        let body = json!({
-            "head": branches.head, "base": branches.base,
-            "title": words.title, "body": words.body,
-        });
-        Call::send(Method::POST, pulls(project, None), body)
-    }
-
-    fn rewrite(&self, project: &str, number: u64, words: &Words) -> Call {
-        let body = json!({"title": words.title, "body": words.body});
-        Call::send(Method::PATCH, pulls(project, Some(number)), body)
-    }
-
-    fn close(&self, project: &str, number: u64) -> Call {
-        let body = json!({"state": "closed"});
-        Call::send(Method::PATCH, pulls(project, Some(number)), body)
     }
 
     fn read(&self, project: &str, branches: &Branches, told: &Value) -> Option<Request> {
