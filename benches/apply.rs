@@ -82,16 +82,8 @@ async fn run(sizes: &[usize]) -> anyhow::Result<()> {
     // Nobody is trusted at first.
     let plan = plan.with_clusters(1).with_topology(json!({}));
     let mut federation = Federation::prepare(plan, &|line| println!("{line}")).await?;
-    let cluster = federation.testbed.cluster(CLUSTERS[0])?;
-    let grant = [
-        "create",
-        "clusterrolebinding",
-        "overlays",
-        "--clusterrole=cluster-admin",
-        "--serviceaccount=trustweave-system:trustweave-sync",
-    ];
-    cluster.kubectl(&grant).await?;
-    let client = cluster.client();
+    federation.grant_every_kind(CLUSTERS[0]).await?;
+    let client = federation.testbed.cluster(CLUSTERS[0])?.client();
     federation.configure(CLUSTERS[0], |configuration| {
         configuration["applying"] = json!({"driftGraceSeconds": 0, "prunePercent": 100});
     })?;

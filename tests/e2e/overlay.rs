@@ -21,14 +21,7 @@ pub(crate) async fn prepared(grace: u32) -> Federation {
         .with_clusters(1)
         .with_topology(json!({"edges": [edge]}));
     let federation = Federation::prepare(plan, &super::progress).await.unwrap();
-    let grant = [
-        "create",
-        "clusterrolebinding",
-        "overlays",
-        "--clusterrole=cluster-admin",
-        "--serviceaccount=trustweave-system:trustweave-sync",
-    ];
-    kubectl(&federation, &grant).await;
+    federation.grant_every_kind(ONE).await.unwrap();
     federation
         .configure(ONE, |configuration| {
             configuration["applying"] = json!({"driftGraceSeconds": grace});

@@ -474,6 +474,19 @@ impl Federation {
         Ok(Replica { process, listen })
     }
 
+    /// Lets the overlay of a cluster have any object.
+    pub async fn grant_every_kind(&self, cluster: &str) -> anyhow::Result<()> {
+        let grant = [
+            "create",
+            "clusterrolebinding",
+            "overlays",
+            "--clusterrole=cluster-admin",
+            "--serviceaccount=trustweave-system:trustweave-sync",
+        ];
+        self.testbed.cluster(cluster)?.kubectl(&grant).await?;
+        Ok(())
+    }
+
     /// Changes the configuration of a cluster's agent, before it is started.
     pub fn configure(&self, name: &str, change: impl FnOnce(&mut Value)) -> anyhow::Result<()> {
         let path = &self.find(name)?.0.configuration;
