@@ -3,7 +3,6 @@
 //! No forge can be run here. What it answers is in the form of the forges' public documentation; what becomes of a
 //! request is read from the repository, and a merge is a merge commit there.
 
-use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,16 +10,12 @@ use anyhow::{Context as _, bail};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio_rustls::TlsAcceptor;
+use tokio::task::JoinHandle;
 
 use crate::authority::Identity;
-use crate::endpoint::configuration;
+use crate::https;
 
 /// The path of the only project.
 pub const PROJECT: &str = "team/federation";
@@ -94,7 +89,6 @@ impl Forge {
         identity: &Identity,
         token: &str,
     ) -> anyhow::Result<Self> {
-        let acceptor = TlsAcceptor::from(Arc::new(configuration(identity)?));
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await
             .context("listen on loopback")?;
@@ -112,25 +106,10 @@ impl Forge {
             turn: tokio::sync::Mutex::default(),
         });
         let serving = Arc::clone(&service);
-        let server = tokio::spawn(async move {
-            // Ends all connections when the task is aborted.
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, service) = (acceptor.clone(), Arc::clone(&serving));
-                connections.spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else {
-                        return;
-                    };
-                    let answer = service_fn(|request| {
-                        let service = Arc::clone(&service);
-                        async move { Ok::<_, Infallible>(service.answer(request).await) }
-                    });
-                    let stream = TokioIo::new(stream);
-                    drop(http1::Builder::new().serve_connection(stream, answer).await);
-                });
-                while connections.try_join_next().is_some() {}
-            }
-        });
+        let server = https::serve(listener, identity, move |request| {
+            let service = Arc::clone(&serving);
+            async move { service.answer(request).await }
+        })?;
         Ok(Self {
             url,
             service,

@@ -1,6 +1,5 @@
 //! The repository by https, as a forge serves it: who reads and who pushes shows a token.
 
-use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,16 +9,12 @@ use base64::Engine as _;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio_rustls::TlsAcceptor;
+use tokio::task::JoinHandle;
 
 use crate::authority::Identity;
-use crate::endpoint::configuration;
+use crate::https;
 
 /// What a client may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +54,6 @@ impl HttpsGit {
         identity: &Identity,
         rights: &[(&str, Right)],
     ) -> anyhow::Result<Self> {
-        let acceptor = TlsAcceptor::from(Arc::new(configuration(identity)?));
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await
             .context("listen on loopback")?;
@@ -79,25 +73,10 @@ impl HttpsGit {
                 .collect(),
             asked: Arc::clone(&asked),
         });
-        let server = tokio::spawn(async move {
-            // Ends all connections when the task is aborted.
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, service) = (acceptor.clone(), Arc::clone(&service));
-                connections.spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else {
-                        return;
-                    };
-                    let answer = service_fn(|request| {
-                        let service = Arc::clone(&service);
-                        async move { Ok::<_, Infallible>(service.answer(request).await) }
-                    });
-                    let stream = TokioIo::new(stream);
-                    drop(http1::Builder::new().serve_connection(stream, answer).await);
-                });
-                while connections.try_join_next().is_some() {}
-            }
-        });
+        let server = https::serve(listener, identity, move |request| {
+            let service = Arc::clone(&service);
+            async move { service.answer(request).await }
+        })?;
         Ok(Self { url, asked, server })
     }
 

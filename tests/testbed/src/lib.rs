@@ -38,6 +38,7 @@ pub mod forge;
 pub mod git;
 pub mod git_https;
 pub mod git_ssh;
+mod https;
 pub mod image;
 mod kubelet;
 mod loopback;
